@@ -1,0 +1,1 @@
+"""Policies that pick the endpoint, one a file."""

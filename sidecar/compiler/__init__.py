@@ -1,0 +1,1 @@
+"""Snapshot to plan: pure, every error with its path, never half."""

@@ -1,0 +1,163 @@
+"""Clusters of a snapshot to cluster plans."""
+
+import difflib
+import hashlib
+from collections.abc import Mapping
+from typing import Final, final
+
+from sidecar.core.api import Draw
+from sidecar.core.book import Book, ClusterState, Endpoint
+from sidecar.core.plan import ClusterPlan, Dial
+from sidecar.errors import ConfigError, IdentityError
+from sidecar.identity.spiffe import is_spiffe_id
+from sidecar.identity.tls import ClientTls, mutual_tls, simple_tls
+from sidecar.model.cluster import Cluster, ClusterTls
+from sidecar.model.identity import Secret
+from sidecar.model.snapshot import Snapshot
+from sidecar.plugin import Plugin
+from sidecar.wire.http1_head import HeadReader
+
+
+@final
+class ClusterCompiler:
+    """Makes the cluster plans of one snapshot; equal TLS settings share one context."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        secret: Secret | None,
+        book: Book,
+        balancers: Mapping[str, Plugin],
+        dial: Dial,
+        draw: Draw,
+        errors: list[ConfigError],
+    ) -> None:
+        self._snapshot: Final = snapshot
+        self._secret: Final = secret
+        self._book: Final = book
+        self._balancers: Final = balancers
+        self._dial: Final = dial
+        self._draw: Final = draw
+        self._errors: Final = errors
+        self._tls: Final[dict[str, ClientTls | None]] = {}
+        self._reader: Final = HeadReader()
+
+    def compile(self, cluster: Cluster, path: str) -> ClusterPlan:
+        """Return the plan of `cluster`; what is wrong goes to the errors."""
+        self._check(cluster, path)
+        state = self._book.cluster(cluster.name)
+        endpoints = self._endpoints(cluster, state, path)
+        plugin = self._balancers.get(cluster.balancer) or self._balancers["least_request"]
+        plan = ClusterPlan(
+            cluster.name,
+            state,
+            endpoints,
+            plugin.make(endpoints, self._draw),
+            self._dial,
+            self._reader,
+        )
+        plan.service = cluster.service or cluster.name
+        plan.connect_timeout = cluster.connect_timeout
+        plan.idle_timeout = cluster.idle_timeout
+        plan.max_connections = cluster.limits.connections
+        plan.max_pending = cluster.limits.pending
+        plan.max_requests = cluster.limits.requests
+        plan.max_retries = cluster.limits.retries
+        plan.retry_budget = cluster.limits.retry_budget
+        plan.max_requests_per_connection = cluster.max_requests_per_connection
+        plan.proxy_protocol = cluster.proxy_protocol
+        plan.server_name = cluster.tls.sni
+        if not plan.server_name and cluster.dns is not None:
+            plan.server_name = cluster.dns.rpartition(":")[0].strip("[]")
+        if cluster.tls.mode == "mutual":
+            identities = cluster.tls.identities
+            plan.identities = frozenset(identities) if identities else None
+        plan.tls = self._client_tls(cluster.tls, f"{path}.tls")
+        return plan
+
+    def fingerprint(self, cluster: Cluster) -> bytes:
+        """Return what makes open connections of `cluster` unfit when it changes.
+
+        Not the certificate: a renewed one is used from the next connection on, and the old ones
+        are as good as they were.
+        """
+        digest = hashlib.sha256(repr((cluster.tls, cluster.proxy_protocol)).encode())
+        if self._secret is not None and cluster.tls.mode == "mutual":
+            digest.update(self._secret.roots)
+        return digest.digest()
+
+    def _check(self, cluster: Cluster, path: str) -> None:
+        errors = self._errors
+        if bool(cluster.endpoints) == (cluster.dns is not None):
+            errors.append(ConfigError(path, "expected exactly one of endpoints and dns"))
+        if cluster.balancer not in self._balancers:
+            names = sorted(self._balancers)
+            near = difflib.get_close_matches(cluster.balancer, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+            errors.append(
+                ConfigError(f"{path}.balancer", f"no balancer is called {cluster.balancer!r} ({hint})")
+            )
+        for index, identity in enumerate(cluster.tls.identities):
+            if not is_spiffe_id(identity):
+                errors.append(
+                    ConfigError(f"{path}.tls.identities[{index}]", f"no SPIFFE ID: {identity!r}")
+                )
+
+    def _endpoints(
+        self, cluster: Cluster, state: ClusterState, path: str
+    ) -> tuple[Endpoint, ...]:
+        """Return the endpoints, those that were there before with their connections and load."""
+        known = state.endpoints
+        if cluster.dns is not None:
+            wanted = [(address, 1, {}) for address in state.resolved or ()]
+        else:
+            wanted = [(e.address, e.weight, e.labels) for e in cluster.endpoints]
+        found: dict[str, Endpoint] = {}
+        for index, (address, weight, labels) in enumerate(wanted):
+            if address in found:
+                self._errors.append(
+                    ConfigError(f"{path}.endpoints[{index}]", f"{address} is listed twice")
+                )
+                continue
+            endpoint = known.get(address) or make_endpoint(address)
+            endpoint.weight = weight
+            endpoint.labels = labels
+            found[address] = endpoint
+        for address, endpoint in known.items():
+            if address not in found:
+                for client in endpoint.idle[:]:
+                    client.close()
+        known.clear()
+        known.update(found)
+        return tuple(found.values())
+
+    def _client_tls(self, tls: ClusterTls, path: str) -> ClientTls | None:
+        if tls.mode == "off":
+            return None
+        key = tls.roots if tls.mode == "simple" else "\x00"
+        if key not in self._tls:
+            self._tls[key] = self._make_tls(tls, path)
+        return self._tls[key]
+
+    def _make_tls(self, tls: ClusterTls, path: str) -> ClientTls | None:
+        try:
+            if tls.mode == "simple":
+                return simple_tls(tls.roots)
+            secret = self._secret
+            if secret is None:
+                self._errors.append(
+                    ConfigError(path, "mutual needs the workload's certificates: set `certificates`")
+                )
+                return None
+            return mutual_tls(secret.certificate, secret.key, secret.roots)
+        except IdentityError as error:
+            self._errors.append(ConfigError(path, error.detail))
+            return None
+
+
+def make_endpoint(address: str) -> Endpoint:
+    """Return a new endpoint for `host:port`, `[v6]:port` or `unix:/path`."""
+    if address.startswith("unix:"):
+        return Endpoint(address, path=address[5:])
+    host, _, port = address.rpartition(":")
+    return Endpoint(address, host.strip("[]"), int(port))

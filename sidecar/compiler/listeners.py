@@ -1,0 +1,149 @@
+"""Listeners of a snapshot to listener plans."""
+
+from collections.abc import Mapping
+
+from sidecar.compiler.fields import names
+from sidecar.compiler.routes import OUTBOUND_TIMEOUT, compile_routes
+from sidecar.core.plan import INBOUND, OUTBOUND, ClusterPlan, ListenerPlan
+from sidecar.errors import ConfigError, IdentityError
+from sidecar.filters.allow_peers import AllowPeers, Settings
+from sidecar.identity.spiffe import is_spiffe_id
+from sidecar.identity.tls import ServerTls, server_tls
+from sidecar.model.cluster import Cluster
+from sidecar.model.endpoint import Endpoint
+from sidecar.model.identity import Secret
+from sidecar.model.listener import InboundListener, Listener, OutboundListener
+from sidecar.model.route import Route
+from sidecar.model.snapshot import Snapshot
+from sidecar.wire.http1_head import HeadReader
+
+
+def app_cluster(listener: InboundListener) -> Cluster | None:
+    """Return the cluster that `app` is short for."""
+    if listener.app is None:
+        return None
+    return Cluster(
+        name=f"app|{listener.address}",
+        service="",
+        endpoints=(Endpoint(address=listener.app),),
+    )
+
+
+def compile_inbound(
+    listener: InboundListener,
+    path: str,
+    snapshot: Snapshot,
+    clusters: Mapping[str, ClusterPlan],
+    tls: ServerTls | None,
+    errors: list[ConfigError],
+) -> ListenerPlan:
+    """Return the plan of an inbound listener."""
+    for index, identity in enumerate(listener.allow):
+        if not is_spiffe_id(identity):
+            errors.append(ConfigError(f"{path}.allow[{index}]", f"no SPIFFE ID: {identity!r}"))
+    if listener.mtls == "off" and listener.allow:
+        errors.append(ConfigError(f"{path}.allow", "needs mtls: without it nobody has an identity"))
+    if listener.mtls != "off" and snapshot.certificates is None and tls is None:
+        errors.append(
+            ConfigError(
+                f"{path}.mtls",
+                f"{listener.mtls} needs the workload's certificates: set `certificates`, or"
+                " `mtls: off` for plaintext",
+            )
+        )
+    guard = AllowPeers(
+        Settings(
+            listener.allow,
+            snapshot.workload.trust_domain,
+            listener.mtls != "strict" and not listener.allow,
+        )
+    )
+    if listener.app is not None and (listener.cluster or listener.routes):
+        errors.append(ConfigError(f"{path}.app", "expected one of app, cluster and routes"))
+    plan = _compile(
+        listener, path, INBOUND, listener.address, clusters, guard, errors,
+        app=f"app|{listener.address}" if listener.app is not None else "",
+    )  # fmt: skip
+    plan.mtls = listener.mtls
+    plan.tls = tls
+    return plan
+
+
+def compile_outbound(
+    listener: OutboundListener,
+    path: str,
+    clusters: Mapping[str, ClusterPlan],
+    errors: list[ConfigError],
+) -> ListenerPlan:
+    """Return the plan of an outbound listener."""
+    return _compile(listener, path, OUTBOUND, listener.address, clusters, None, errors)
+
+
+def make_server_tls(secret: Secret | None, errors: list[ConfigError]) -> ServerTls | None:
+    """Return the server side of mTLS, or None without key material."""
+    if secret is None:
+        return None
+    try:
+        return server_tls(secret.certificate, secret.key, secret.roots)
+    except IdentityError as error:
+        errors.append(ConfigError("certificates", error.detail))
+        return None
+
+
+def _compile(
+    listener: Listener,
+    path: str,
+    role: str,
+    address: str,
+    clusters: Mapping[str, ClusterPlan],
+    guard: AllowPeers | None,
+    errors: list[ConfigError],
+    app: str = "",
+) -> ListenerPlan:
+    routes = listener.routes
+    if app:
+        routes = (Route(name="app", cluster=app),)
+    elif listener.cluster:
+        if routes:
+            errors.append(ConfigError(f"{path}.cluster", "expected one of cluster and routes"))
+        if listener.cluster not in clusters:
+            # Said here, at the words the user wrote, not at the route it is short for.
+            compile_routes((), path, clusters, (), 0, errors)
+        routes = (Route(name=listener.cluster, cluster=listener.cluster),)
+    elif not routes:
+        expected = "app, cluster or routes" if role == INBOUND else "cluster or routes"
+        errors.append(ConfigError(path, f"goes nowhere: expected {expected}"))
+    if listener.protocol == "tcp":
+        _check_tcp(routes, path, errors)
+    table = compile_routes(
+        routes,
+        f"{path}.routes" if listener.routes else path,
+        clusters,
+        (guard,) if guard is not None else (),
+        OUTBOUND_TIMEOUT if role == OUTBOUND else 0.0,
+        errors,
+    )
+    wanted = {name for route in routes for name in names(route.match)}
+    reader = HeadReader(wanted, listener.max_head_size, listener.max_fields)
+    name = listener.name or f"{role}|{address}"
+    plan = ListenerPlan(name, role, listener.protocol, table, reader)
+    plan.network_filters = (guard,) if guard is not None else ()
+    plan.sni_routed = listener.protocol == "tcp" and any(r.match.sni for r in routes)
+    plan.accept_proxy_protocol = listener.accept_proxy_protocol
+    plan.detect_timeout = listener.detect_timeout
+    plan.handshake_timeout = listener.handshake_timeout
+    plan.request_head_timeout = listener.request_head_timeout
+    plan.idle_timeout = listener.idle_timeout
+    plan.stream_idle_timeout = listener.stream_idle_timeout
+    plan.max_connections = listener.max_connections
+    return plan
+
+
+def _check_tcp(routes: tuple[Route, ...], path: str, errors: list[ConfigError]) -> None:
+    for index, route in enumerate(routes):
+        match = route.match
+        http = (match.path, match.prefix, match.regex, match.methods, match.headers, match.query)
+        if any(http):
+            errors.append(
+                ConfigError(f"{path}.routes[{index}].match", "a tcp listener can match `sni` only")
+            )

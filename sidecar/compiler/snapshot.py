@@ -1,0 +1,120 @@
+"""A snapshot to a plan: whole, or not at all and with every error."""
+
+import hashlib
+import random
+from functools import cache
+
+import msgspec
+
+from sidecar.compiler.clusters import ClusterCompiler
+from sidecar.compiler.listeners import (
+    app_cluster,
+    compile_inbound,
+    compile_outbound,
+    make_server_tls,
+)
+from sidecar.core.api import Draw
+from sidecar.core.book import Book, Endpoint
+from sidecar.core.plan import ClusterPlan, Dial, Dialled, ListenerPlan, Plan
+from sidecar.core.types import Caller
+from sidecar.errors import ConfigError, ConfigErrors
+from sidecar.model.identity import Secret
+from sidecar.model.snapshot import Snapshot
+from sidecar.plugin import Plugin, discover
+
+
+def version_of(snapshot: Snapshot) -> str:
+    """Return a short name of what `snapshot` says: equal snapshots have equal versions."""
+    return hashlib.sha256(msgspec.msgpack.encode(snapshot)).hexdigest()[:12]
+
+
+def check(snapshot: Snapshot, secret: Secret | None) -> None:
+    """Compile `snapshot` for its errors alone.
+
+    Raises:
+        ConfigErrors: all that is wrong, each with its path.
+    """
+    compile_snapshot(snapshot, secret, Book(), _no_dial)
+
+
+def compile_snapshot(
+    snapshot: Snapshot,
+    secret: Secret | None,
+    book: Book,
+    dial: Dial,
+    draw: Draw = random.random,
+) -> Plan:
+    """Return the plan of `snapshot`, with the endpoints that `book` knows already.
+
+    `book` is renewed only when there is no error.  Listeners are keyed by address, clusters by name.
+
+    Raises:
+        ConfigErrors: all that is wrong, each with its path.
+    """
+    errors: list[ConfigError] = []
+    _check_names(snapshot, errors)
+    if book.clusters:
+        compile_snapshot(snapshot, secret, Book(), dial)  # raises before anything is touched
+    compiler = ClusterCompiler(snapshot, secret, book, _balancers(), dial, draw, errors)
+    models = [(c, f"clusters[{i}]") for i, c in enumerate(snapshot.clusters)]
+    for index, inbound in enumerate(snapshot.inbound):
+        app = app_cluster(inbound)
+        if app is not None:
+            models.append((app, f"inbound[{index}].app"))
+    clusters: dict[str, ClusterPlan] = {}
+    for model, path in models:
+        plan = clusters[model.name] = compiler.compile(model, path)
+        plan.state.renew(compiler.fingerprint(model))
+        if model.name.startswith("app|"):
+            plan.service = snapshot.workload.name
+    needs_tls = any(listener.mtls != "off" for listener in snapshot.inbound)
+    tls = make_server_tls(secret, errors) if needs_tls else None
+    listeners: dict[str, ListenerPlan] = {}
+    for index, inbound in enumerate(snapshot.inbound):
+        listeners[inbound.address] = compile_inbound(
+            inbound, f"inbound[{index}]", snapshot, clusters, tls, errors
+        )
+    for index, outbound in enumerate(snapshot.outbound):
+        listeners[outbound.address] = compile_outbound(
+            outbound, f"outbound[{index}]", clusters, errors
+        )
+    if errors:
+        raise ConfigErrors(errors)
+    for name in [n for n in book.clusters if n not in clusters]:
+        book.cluster(name).renew(b"removed")
+        del book.clusters[name]
+    return Plan(version_of(snapshot), snapshot.workload.identity, listeners, clusters, snapshot)
+
+
+def _check_names(snapshot: Snapshot, errors: list[ConfigError]) -> None:
+    if not snapshot.inbound and not snapshot.outbound:
+        errors.append(ConfigError("", "no listener: expected `inbound` or `outbound`"))
+    seen: dict[str, str] = {}
+    for index, cluster in enumerate(snapshot.clusters):
+        if cluster.name in seen:
+            errors.append(
+                ConfigError(f"clusters[{index}].name", f"{cluster.name!r} is defined twice")
+            )
+        seen[cluster.name] = ""
+    addresses: dict[str, str] = {}
+    names: dict[str, str] = {}
+    listeners = [(f"inbound[{i}]", x.address, x.name) for i, x in enumerate(snapshot.inbound)]
+    listeners += [(f"outbound[{i}]", x.address, x.name) for i, x in enumerate(snapshot.outbound)]
+    for path, address, name in listeners:
+        for value, taken, what in ((address, addresses, "address"), (name, names, "name")):
+            if value and value in taken:
+                errors.append(
+                    ConfigError(f"{path}.{what}", f"{value} is used by {taken[value]} already")
+                )
+            taken[value] = path
+
+
+@cache
+def _balancers() -> dict[str, Plugin]:
+    return discover("sidecar.balancers")
+
+
+def _no_dial(
+    cluster: ClusterPlan, endpoint: Endpoint, protocol: Dialled, caller: Caller | None
+) -> None:
+    raise AssertionError("a plan that is only checked dials nobody")

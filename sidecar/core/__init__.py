@@ -1,0 +1,1 @@
+"""The forwarding engine: exchanges, connections, pools; by tables it is given, without waiting."""

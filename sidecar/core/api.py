@@ -1,0 +1,75 @@
+"""What plug-ins see of the engine: the interfaces of filters, balancers and sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the engine imports these interfaces, not the other way round
+    from sidecar.core.book import Endpoint
+    from sidecar.core.exchange import Exchange
+    from sidecar.core.tcp import Session
+    from sidecar.wire.http1_head import ResponseHead
+
+Draw = Callable[[], float]
+"""A source of chance: uniform in [0, 1)."""
+
+
+class Balancer:
+    """Picks the endpoint; made anew for every plan, the endpoints themselves survive pushes."""
+
+    __slots__ = ()
+
+    def pick(self, exchange: object, tried: Container[Endpoint]) -> Endpoint | None:
+        """Return an available endpoint, not among `tried` if there is another; None if there is none.
+
+        `exchange` is the Exchange or Session to be placed; most policies do not look at it.
+        """
+        raise NotImplementedError
+
+
+BalancerFactory = Callable[[Sequence["Endpoint"], Draw], Balancer]
+
+
+class HttpFilter:
+    """One stop of a request; override what you need, the plan leaves the rest off its lists."""
+
+    __slots__ = ()
+
+    def on_request(self, exchange: Exchange) -> str | None:
+        """Look at or change the request; return the code of a local reply to answer with it."""
+        return None
+
+    def on_response(self, exchange: Exchange, head: ResponseHead) -> None:
+        """Look at or change the response's head before it goes downstream."""
+
+    def on_finish(self, exchange: Exchange) -> None:
+        """Learn how the exchange ended."""
+
+
+class NetworkFilter:
+    """One stop of a connection that is served as opaque bytes."""
+
+    __slots__ = ()
+
+    def on_session(self, session: Session) -> str | None:
+        """Return the code of a refusal, or None to let the session through."""
+        return None
+
+
+class Sink:
+    """Told about every end."""
+
+    __slots__ = ()
+
+    def exchange(self, exchange: Exchange) -> None:
+        """Record one finished exchange."""
+
+    def session_opened(self, session: Session) -> None:
+        """Record that a session has begun."""
+
+    def session(self, session: Session) -> None:
+        """Record one finished session."""
+
+    def refused(self, listener: str, code: str, peer: str) -> None:
+        """Record a connection refused before it became an exchange or a session."""

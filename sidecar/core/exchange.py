@@ -1,0 +1,566 @@
+"""One request and its response, retries included: the state machine that joins two connections.
+
+Theory of operation.  A downstream connection makes an Exchange when it has read a request head, and
+then tells it of body, end and loss.  The exchange finds the route, runs the filters, picks an
+endpoint and takes a connection, which from then on tells it of response head, body, end and loss.
+Both ends are spoken to through the small interfaces `Downstream` and `Upstream`, so that a protocol
+is one more pair of them.  Every trouble takes one road, `_attempt_failed` or `fail`: retry, or a
+reply from the table in `replies`, or a cut.  Nothing here waits: whoever has something to say calls.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Protocol, final
+
+from sidecar.core import pool
+from sidecar.core.heads import request_edits
+from sidecar.core.plan import IDEMPOTENT, ClusterPlan, RoutePlan
+from sidecar.core.replies import Reply, reply_for
+from sidecar.core.timers import NEVER, Timer
+from sidecar.errors import OverloadError, UpstreamError
+from sidecar.traffic.backoff import full_jitter
+from sidecar.traffic.budget import may_retry
+from sidecar.wire.http1_head import RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from sidecar.core.book import Endpoint
+    from sidecar.core.http1_client import Http1Client
+    from sidecar.core.plan import ListenerPlan
+    from sidecar.core.types import Caller, Engine
+
+ROUTING, CONNECTING, STREAMING, REPLYING, DONE = range(5)
+STATE_NAMES: Final = ("ROUTING", "CONNECTING", "STREAMING", "REPLYING", "DONE")
+
+# STEPS[state] has a bit for each state one step away.  docs/life-of-a-request.md draws it.
+STEPS: Final = (
+    1 << CONNECTING | 1 << STREAMING | 1 << REPLYING | 1 << DONE,  # ROUTING
+    1 << CONNECTING | 1 << STREAMING | 1 << REPLYING | 1 << DONE,  # CONNECTING, also a retry
+    1 << CONNECTING | 1 << STREAMING | 1 << REPLYING | 1 << DONE,  # STREAMING, also a retry
+    1 << DONE,  # REPLYING
+    0,  # DONE
+)
+
+HOLD_LIMIT: Final = 65536  # octets of body held while no connection is there, before reading stops
+
+
+class Downstream(Protocol):
+    """The caller's side of one exchange."""
+
+    timer: Timer
+    """Free for the exchange's use while it lasts; its callback calls `Exchange.due`."""
+
+    def respond(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
+        """Send the response's head, and the first of its body."""
+
+    def inform(self, head: ResponseHead) -> None:
+        """Send an interim response (1xx, not 101)."""
+
+    def write(self, data: bytes) -> None:
+        """Send more of the body."""
+
+    def finish(self, trailers: bytes) -> None:
+        """End the body; `trailers` is a block of field lines."""
+
+    def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
+        """Send a whole response of our own; `fields` is a block of field lines."""
+
+    def cut(self) -> None:
+        """End a response that has begun and cannot be ended properly."""
+
+    def closed(self) -> None:
+        """Both directions are over: go on to the next request."""
+
+    def pause(self) -> None:
+        """Stop reading the request's body."""
+
+    def resume(self) -> None:
+        """Go on reading it."""
+
+
+@final
+class Exchange:
+    """One request and response; also the outcome that sinks are told about."""
+
+    __slots__ = (
+        "attempts",
+        "bytes_in",
+        "bytes_out",
+        "caller",
+        "client",
+        "cluster",
+        "code",
+        "detail",
+        "downstream",
+        "endpoint",
+        "engine",
+        "extra",
+        "fields",
+        "flag",
+        "fresh",
+        "head",
+        "held",
+        "held_size",
+        "listener",
+        "moved",
+        "request_done",
+        "request_id",
+        "response_done",
+        "retrying",
+        "route",
+        "route_deadline",
+        "sent_at",
+        "started",
+        "state",
+        "status",
+        "traceparent",
+        "tried",
+        "try_deadline",
+        "upstream_ms",
+        "waiting",
+        "wall",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        listener: ListenerPlan,
+        caller: Caller,
+        downstream: Downstream,
+        head: RequestHead,
+    ) -> None:
+        self.engine: Final = engine
+        self.listener: Final = listener
+        self.caller: Final = caller
+        self.downstream: Final = downstream
+        self.head: Final = head
+        self.state = ROUTING
+        self.started: Final = engine.now()
+        self.wall: Final = engine.wall()
+        self.request_id = b""
+        self.traceparent = b""
+        self.route: RoutePlan | None = None
+        self.cluster: ClusterPlan | None = None
+        self.endpoint: Endpoint | None = None
+        self.client: Http1Client | None = None
+        self.tried: tuple[Endpoint, ...] = ()
+        self.attempts = 0
+        self.waiting = False  # in a pool's queue
+        self.fresh = False  # the next attempt must not use a pooled connection
+        self.retrying = False  # counted among the cluster's retries
+        self.held: list[bytes] | None = []  # the body so far, for the next attempt; None: let go
+        self.held_size = 0
+        self.request_done = False
+        self.response_done = False
+        self.status = 0
+        self.flag = ""
+        self.code = ""
+        self.detail = ""
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.sent_at = 0.0
+        self.upstream_ms = -1.0
+        self.route_deadline = NEVER
+        self.try_deadline = NEVER
+        self.moved = self.started  # when an octet last moved, either way
+        self.extra = b""  # field lines of ours, sent after the caller's
+        self.fields: dict[str, str] | None = None  # what filters add to the access log
+
+    def step(self, to: int) -> None:
+        """Move to state `to`; a step that STEPS does not list is a bug."""
+        if not STEPS[self.state] >> to & 1:
+            raise AssertionError(f"{STATE_NAMES[self.state]} -> {STATE_NAMES[to]} is no step")
+        self.state = to
+
+    # The caller's side says:
+
+    def begin(self, body: bytes, *, end: bool) -> None:
+        """Start: the head is there, and maybe some of the body, and maybe all of it."""
+        head = self.head
+        if body:
+            self.bytes_in = len(body)
+            self.held = [body]
+            self.held_size = len(body)
+        self.request_done = end
+        request_edits(self)
+        if self.engine.draining:
+            head.close = True
+        route = self.route = self.listener.routes.find(head)
+        if route is None:
+            self.fail("no-route")
+            return
+        for stop in route.on_request:
+            code = stop.on_request(self)
+            if code is not None:
+                self.fail(code)
+                return
+        self.cluster = route.pick(self.engine.draw)
+        if end and route.timeout:
+            self.route_deadline = self.started + route.timeout
+        state = self.cluster.state
+        if state.requests >= self.cluster.max_requests:
+            self.cluster = None
+            self.fail("requests-overflow")
+            return
+        state.requests += 1
+        self._attempt()
+
+    def request_data(self, data: bytes) -> None:
+        """More of the request's body."""
+        self.bytes_in += len(data)
+        self.moved = self.engine.now()
+        if self.held is not None:
+            self.held.append(data)
+            self.held_size += len(data)
+            assert self.route is not None
+            if self.held_size > self.route.buffer_limit and self.state == STREAMING:
+                self.held = None  # too much to say again: no retry from here on
+            elif self.held_size > HOLD_LIMIT and self.state != STREAMING:
+                self.downstream.pause()
+        if self.client is not None and self.state == STREAMING:
+            self.client.write(data)
+
+    def request_end(self, trailers: bytes) -> None:
+        """The request is whole."""
+        self.request_done = True
+        if trailers:
+            self.extra_trailers(trailers)
+        route = self.route
+        if route is not None and route.timeout and self.status == 0:
+            self.route_deadline = self.engine.now() + route.timeout
+            self._arm()
+        if self.client is not None and self.state == STREAMING:
+            self.client.finish(trailers)
+            if self.response_done:
+                self._complete()
+
+    def extra_trailers(self, trailers: bytes) -> None:
+        """Give up replaying a body that has trailers: rare, and not worth keeping them."""
+        if self.state == STREAMING:
+            self.held = None
+        else:  # not sent yet: they are dropped, which RFC 9110 §6.5.1 allows
+            self.fields = {**(self.fields or {}), "dropped_trailers": "1"}
+
+    def downstream_lost(self, code: str = "downstream-closed", detail: str = "") -> None:
+        """The caller is gone, or broke the protocol in its body."""
+        if self.state >= REPLYING:
+            return
+        reply = reply_for(code)
+        self.code, self.flag, self.detail = code, reply.flag, detail
+        if self.status == 0:
+            self.status = reply.status
+        self._drop_client()
+        self._finish()
+
+    def downstream_full(self) -> None:
+        """The caller reads slowly: stop reading the response."""
+        if self.client is not None:
+            self.client.pause()
+
+    def downstream_ready(self) -> None:
+        """It has caught up."""
+        self.moved = self.engine.now()
+        if self.client is not None:
+            self.client.resume()
+
+    # The endpoint's side says:
+
+    def upstream_ready(self, client: Http1Client) -> None:
+        """A connection is there: send the request, with as much of the body as there is."""
+        if self.state > STREAMING:
+            client.release()
+            return
+        self.client = client
+        self.step(STREAMING)
+        self.sent_at = self.engine.now()
+        held = self.held
+        body = b"" if not held else held[0] if len(held) == 1 else b"".join(held)
+        assert self.route is not None
+        if self.held_size > self.route.buffer_limit:
+            self.held = None
+        paused = self.held_size > HOLD_LIMIT
+        client.request(self, body, end=self.request_done)
+        if paused and self.client is client:
+            self.downstream.resume()
+
+    def upstream_failed(self, error: UpstreamError) -> None:
+        """No connection came about."""
+        self._attempt_failed(error)
+
+    def informed(self, head: ResponseHead) -> None:
+        """An interim response."""
+        self.moved = self.engine.now()
+        self.downstream.inform(head)
+
+    def response(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
+        """The response's head, with what has come of its body."""
+        now = self.engine.now()
+        route = self.route
+        assert route is not None
+        if head.status in route.retry.on_status and self._may_retry(idempotent=True):
+            if end and self.client is not None:
+                self.client.release()
+                self.client = None
+            self._again(UpstreamError("retries-exhausted", f"status {head.status}", sent=True))
+            return
+        self.status = head.status
+        self.upstream_ms = (now - self.sent_at) * 1000
+        self.moved = now
+        self.held = None
+        self.bytes_out = len(body)
+        if not end:
+            self.route_deadline = self.try_deadline = NEVER
+            self._arm()
+        for stop in route.on_response:
+            stop.on_response(self, head)
+        self.response_done = end
+        self.downstream.respond(head, body, end=end)
+        if end:
+            self._response_over()
+
+    def response_data(self, data: bytes) -> None:
+        """More of the response's body."""
+        self.bytes_out += len(data)
+        self.moved = self.engine.now()
+        self.downstream.write(data)
+
+    def response_end(self, trailers: bytes) -> None:
+        """The response is whole."""
+        self.response_done = True
+        self.downstream.finish(trailers)
+        self._response_over()
+
+    def upstream_lost(self, error: UpstreamError) -> None:
+        """The connection died under us, before the response was whole."""
+        self._attempt_failed(error)
+
+    def upstream_full(self) -> None:
+        """The endpoint reads slowly: stop reading the request."""
+        self.downstream.pause()
+
+    def upstream_writable(self) -> None:
+        """It has caught up."""
+        self.moved = self.engine.now()
+        self.downstream.resume()
+
+    # Time says:
+
+    def due(self, now: float) -> None:
+        """The timer has come up: find out which limit it was."""
+        if self.state >= REPLYING:
+            return
+        if now >= self.route_deadline:
+            self._drop_client(failed=True)
+            self.fail("upstream-timeout")
+        elif now >= self.try_deadline:
+            self.try_deadline = NEVER
+            self._attempt_failed(UpstreamError("per-try-timeout", "no response head", sent=True))
+        elif self.sent_at == NEVER:
+            self._attempt()
+        elif now >= self.moved + self.listener.stream_idle_timeout > self.moved:
+            self._drop_client()
+            self.fail("stream-idle")
+        else:
+            self._arm()
+
+    # Inside:
+
+    def _arm(self) -> None:
+        idle = self.listener.stream_idle_timeout
+        deadline = min(self.route_deadline, self.try_deadline, self.moved + idle if idle else NEVER)
+        self.engine.wheel.arm(self.downstream.timer, deadline)
+
+    def _attempt(self) -> None:
+        """Pick an endpoint and take a connection to it."""
+        cluster, route = self.cluster, self.route
+        assert cluster is not None
+        assert route is not None
+        self.sent_at = 0.0
+        endpoint = self.endpoint
+        if not self.fresh or endpoint is None:
+            endpoint = cluster.balancer.pick(self, self.tried)
+        if endpoint is None:
+            failed = cluster.state.resolved == () and not cluster.endpoints
+            self.fail("dns-failed" if failed else "no-endpoint")
+            return
+        self.endpoint = endpoint
+        self.attempts += 1
+        endpoint.active += 1
+        endpoint.requests += 1
+        if route.per_try_timeout:
+            self.try_deadline = self.engine.now() + route.per_try_timeout
+        self._arm()
+        try:
+            client = pool.take(self.engine, cluster, endpoint, self, fresh=self.fresh)
+        except OverloadError as error:
+            endpoint.active -= 1
+            self.endpoint = None
+            self.fail(error.code, error.detail)
+            return
+        self.fresh = False
+        if client is not None:
+            self.upstream_ready(client)
+        elif self.state != STREAMING:  # the dial may have succeeded at once
+            self.step(CONNECTING)
+
+    def _attempt_failed(self, error: UpstreamError) -> None:
+        """The one road of everything that goes wrong between pick and the end of the response."""
+        self.waiting = False
+        endpoint = self.endpoint
+        if endpoint is not None:
+            endpoint.failures += 1
+        client, self.client = self.client, None
+        if client is not None:
+            client.close()
+        if self.state >= REPLYING:
+            return
+        if self.status:  # a head has gone out: nothing can be said any more
+            reply = reply_for(error.code)
+            self.code, self.flag, self.detail = error.code, reply.flag, error.detail
+            self._finish(cut=True)
+            return
+        route = self.route
+        assert route is not None
+        retry = route.retry
+        if error.code == "reused-closed":
+            # RFC 9112 §9.3.1: an idle connection may close as we write; only what is idempotent
+            # may be sent again, since the endpoint may have read it (istio issue 50506).
+            if self._may_retry(idempotent=True, always=True):
+                self.fresh = True
+                self._again(error)
+                return
+            error = UpstreamError("upstream-closed", error.detail, sent=True)
+        elif not error.sent:
+            if retry.on_connect and self._may_retry(idempotent=False):
+                self._again(error)
+                return
+        elif retry.on_reset and self._may_retry(idempotent=True):
+            self._again(error)
+            return
+        self.fail(error.code, error.detail)
+
+    def _may_retry(self, *, idempotent: bool, always: bool = False) -> bool:
+        """Say whether another attempt is allowed; `always` leaves attempts and budget aside once."""
+        route, cluster = self.route, self.cluster
+        assert route is not None
+        assert cluster is not None
+        if self.held is None or (idempotent and self.head.method not in IDEMPOTENT):
+            return False
+        if self.head.upgrade is not None and idempotent:
+            return False
+        if always and not self.fresh and self.attempts < 10:
+            return True
+        if self.attempts >= route.retry.attempts:
+            return False
+        state = cluster.state
+        return self.retrying or may_retry(
+            state.retries, state.requests, cluster.max_retries, cluster.retry_budget
+        )
+
+    def _again(self, error: UpstreamError) -> None:
+        """Try once more, after a back-off unless the connection alone was to blame."""
+        cluster, endpoint, route = self.cluster, self.endpoint, self.route
+        assert cluster is not None
+        assert route is not None
+        client, self.client = self.client, None
+        if client is not None:
+            client.close()
+        if endpoint is not None:
+            endpoint.active -= 1
+            if not self.fresh:
+                self.tried = (*self.tried, endpoint)
+                self.endpoint = None
+        if not self.retrying:
+            self.retrying = True
+            cluster.state.retries += 1
+        self.step(CONNECTING)
+        if self.fresh:
+            self._attempt()
+            return
+        wait = full_jitter(
+            self.attempts, route.retry.backoff, route.retry.backoff_max, self.engine.draw()
+        )
+        self.sent_at = NEVER  # says to `due` that an attempt is what is awaited
+        self.try_deadline = NEVER
+        self.detail = error.detail
+        self.engine.wheel.arm(self.downstream.timer, self.engine.now() + wait)
+
+    def fail(self, code: str, detail: str = "") -> None:
+        """Answer by ourselves, from the table; or cut, when a head has gone out already."""
+        reply = reply_for(code)
+        self.code, self.flag, self.detail = code, reply.flag, detail
+        self.waiting = False
+        if self.status:
+            self._finish(cut=True)
+            return
+        self.status = reply.status
+        text = self._explanation(reply)
+        self.step(REPLYING)
+        self.bytes_out = len(text)
+        self.downstream.reply(reply, text, b"")
+        self._finish()
+
+    def _explanation(self, reply: Reply) -> bytes:
+        """Say what happened and which object decided; names only to our app or a known peer."""
+        parts = [f"code {self.code}", f"flag {reply.flag}"]
+        if self.listener.role == "outbound" or self.caller.identity:
+            if self.route is not None:
+                parts.append(f"route {self.route.name}")
+            if self.cluster is not None:
+                parts.append(f"cluster {self.cluster.name}")
+            if self.endpoint is not None:
+                parts.append(f"endpoint {self.endpoint.address}")
+            if self.attempts > 1:
+                parts.append(f"attempts {self.attempts}")
+            if self.detail:
+                parts.append(self.detail)
+        parts.append(f"request {self.request_id.decode('latin-1')}")
+        return f"sidecar: {reply.sentence} ({', '.join(parts)})\n".encode()
+
+    def _response_over(self) -> None:
+        """The response is whole; the exchange is, once the request is as well."""
+        if self.request_done:
+            self._complete()
+            return
+        # An early answer: the endpoint wants no more of the body, so its connection is spent.
+        client, self.client = self.client, None
+        if client is not None:
+            client.close()
+        self._finish()
+
+    def _complete(self) -> None:
+        client, self.client = self.client, None
+        if client is not None:
+            client.release()
+        self._finish()
+
+    def _drop_client(self, *, failed: bool = False) -> None:
+        self.waiting = False
+        client, self.client = self.client, None
+        if failed and self.endpoint is not None:
+            self.endpoint.failures += 1
+        if client is not None:
+            client.close()
+
+    def _finish(self, *, cut: bool = False) -> None:
+        """The end, whatever it was: counts go back, sinks are told, the caller's side goes on."""
+        self.step(DONE)
+        self.downstream.timer.stop()
+        self.held = None
+        if self.endpoint is not None:
+            self.endpoint.active -= 1
+        cluster = self.cluster
+        if cluster is not None:
+            cluster.state.requests -= 1
+            if self.retrying:
+                cluster.state.retries -= 1
+        route = self.route
+        if route is not None:
+            for stop in route.on_finish:
+                stop.on_finish(self)
+        for sink in self.engine.sinks:
+            sink.exchange(self)
+        if cut:
+            self.downstream.cut()
+        else:
+            self.downstream.closed()
+

@@ -1,0 +1,97 @@
+"""What we change on a request's head: identity, address, request id, trace context."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from sidecar.core.plan import INBOUND
+
+if TYPE_CHECKING:
+    from sidecar.core.exchange import Exchange
+    from sidecar.core.types import Engine
+
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
+
+
+def request_edits(exchange: Exchange) -> None:
+    """Set what a peer may not set itself; keep what a trusted caller has set.
+
+    Trust is an authenticated peer, or the workload's own app on an outbound listener; never an
+    address (hazards: header confusion).
+    """
+    head = exchange.head
+    found = head.found
+    caller = exchange.caller
+    engine = exchange.engine
+    inbound = exchange.listener.role == INBOUND
+    trusted = not inbound or caller.identity != ""
+    lines = []
+    if b"x-forwarded-client-cert" in found:
+        head.remove(b"x-forwarded-client-cert")
+    if inbound:
+        if caller.identity:
+            lines.append(
+                f"x-forwarded-client-cert: By={engine.identity};Hash={caller.certificate_hash};"
+                f"URI={caller.identity}\r\n".encode()
+            )
+        _forwarded(exchange, lines, trusted=trusted)
+    request_id = found.get(b"x-request-id")
+    if request_id is not None and not (trusted and _REQUEST_ID.fullmatch(request_id)):
+        head.remove(b"x-request-id")
+        request_id = None
+    if request_id is None:
+        request_id = new_request_id(engine)
+        lines.append(b"x-request-id: " + request_id + b"\r\n")
+    exchange.request_id = request_id
+    trace = found.get(b"traceparent")
+    if trace is not None and _TRACEPARENT.fullmatch(trace) is None:
+        head.remove(b"traceparent")  # the standard asks for a new one (W3C Trace Context §3.2)
+        trace = None
+    if trace is None:
+        trace = new_traceparent(engine)
+        lines.append(b"traceparent: " + trace + b"\r\n")
+    exchange.traceparent = trace
+    if lines:
+        exchange.extra = b"".join(lines)
+
+
+def _forwarded(exchange: Exchange, lines: list[bytes], *, trusted: bool) -> None:
+    """Name the caller's address and scheme, after what a trusted caller said."""
+    head, caller = exchange.head, exchange.caller
+    found = head.found
+    if b"x-forwarded-for" in found and not trusted:
+        head.remove(b"x-forwarded-for")
+    if caller.host:
+        host = caller.host.encode()
+        old = found.get(b"x-forwarded-for")
+        if old is not None:
+            head.remove(b"x-forwarded-for")
+            host = old + b", " + host
+        lines.append(b"x-forwarded-for: " + host + b"\r\n")
+        found[b"x-forwarded-for"] = host
+    if not trusted or b"x-forwarded-proto" not in found:
+        if b"x-forwarded-proto" in found:
+            head.remove(b"x-forwarded-proto")
+        lines.append(
+            b"x-forwarded-proto: https\r\n" if caller.secure else b"x-forwarded-proto: http\r\n"
+        )
+
+
+def new_request_id(engine: Engine) -> bytes:
+    """Return a random version 4 UUID (RFC 9562 §5.4) as text."""
+    text = b"%032x" % (engine.random_bits(128) & _UUID_MASK | _UUID_MARK)
+    return b"-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+def new_traceparent(engine: Engine) -> bytes:
+    """Return a W3C traceparent for a trace that begins here; the sampled flag is drawn."""
+    sampled = b"01" if engine.draw() < engine.sampling else b"00"
+    bits = engine.random_bits(192) | 1 << 64 | 1  # neither id may be zero
+    text = b"%048x" % bits
+    return b"00-%b-%b-%b" % (text[:32], text[32:], sampled)
+
+
+_UUID_MASK: Final = ~(0xF000_C000_0000_0000_0000)
+_UUID_MARK: Final = 0x4000_8000_0000_0000_0000

@@ -1,0 +1,359 @@
+"""One HTTP/1.1 connection to an endpoint: it carries one attempt at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, final
+
+from sidecar.core import pool
+from sidecar.core.timers import Timer
+from sidecar.errors import DownstreamError, SidecarError, UpstreamError
+from sidecar.wire.http1_body import (
+    LAST_CHUNK,
+    ChunkedReader,
+    CloseReader,
+    LengthReader,
+    encode_chunk,
+    encode_last_chunk,
+)
+from sidecar.wire.http1_head import ResponseHead
+
+if TYPE_CHECKING:
+    from sidecar.core.book import Endpoint
+    from sidecar.core.exchange import Exchange
+    from sidecar.core.plan import ClusterPlan
+    from sidecar.core.types import Engine
+
+MAX_INTERIM: Final = 16  # 1xx responses before the final one; more is a flood
+
+BodyReader = LengthReader | ChunkedReader | CloseReader
+
+
+@final
+class Http1Client(asyncio.Protocol):
+    """The upstream half of exchanges, one after the other."""
+
+    __slots__ = (
+        "body",
+        "buffer",
+        "chunked",
+        "cluster",
+        "endpoint",
+        "engine",
+        "exchange",
+        "generation",
+        "interim",
+        "is_open",
+        "keep",
+        "owner",
+        "paused",
+        "received",
+        "searched",
+        "sent_all",
+        "timer",
+        "transport",
+        "tunnel",
+        "used",
+    )
+
+    def __init__(
+        self,
+        engine: Engine,
+        cluster: ClusterPlan,
+        endpoint: Endpoint,
+        *,
+        owner: pool.Waiter | None = None,
+    ) -> None:
+        self.owner = owner  # the only one it is for (PROXY protocol); None: whoever waits
+        self.engine: Final = engine
+        self.cluster: Final = cluster
+        self.endpoint: Final = endpoint
+        self.generation: Final = cluster.state.generation
+        self.transport: asyncio.Transport | None = None
+        self.exchange: Exchange | None = None
+        self.timer: Final = Timer(self._idle_over)
+        self.buffer = b""
+        self.searched = 0
+        self.body: BodyReader | None = None
+        self.chunked = False  # the request's body goes out in chunks
+        self.interim = 0
+        self.is_open = False
+        self.keep = False
+        self.paused = False
+        self.received = False  # any octet of the present response
+        self.sent_all = False
+        self.tunnel = False
+        self.used = 0
+
+    # The dialler says:
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there, its TLS handshake done and the peer's identity checked."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.is_open = True
+        owner, self.owner = self.owner, None
+        if owner is not None:
+            if owner.waiting:
+                owner.waiting = False
+                owner.upstream_ready(self)
+            else:
+                self.close()
+        elif not pool.give(self.cluster, self.endpoint, self):
+            self._rest()
+
+    def dial_failed(self, error: UpstreamError) -> None:
+        """No connection came about."""
+        pool.gone(self.engine, self.cluster, self.endpoint)
+        owner, self.owner = self.owner, None
+        if owner is None:
+            pool.fail(self.cluster, self.endpoint, error)
+        elif owner.waiting:
+            owner.waiting = False
+            owner.upstream_failed(error)
+
+    # The exchange says:
+
+    def request(self, exchange: Exchange, body: bytes, *, end: bool) -> None:
+        """Send the request's head, and what there is of its body, in one write."""
+        head = exchange.head
+        self.exchange = exchange
+        self.used += 1
+        self.timer.stop()
+        self.received = False
+        self.interim = 0
+        self.sent_all = end
+        chunked = self.chunked = head.chunked
+        parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n", head.block, exchange.extra]
+        if head.version == 10 and b"host" not in head.found:
+            parts.append(b"Host: " + (self.endpoint.address.encode() if self.endpoint.host else b"")
+                         + b"\r\n")
+        if head.upgrade is not None and head.length == 0:
+            parts += (b"Connection: Upgrade\r\nUpgrade: ", head.upgrade, b"\r\n")
+        parts.append(b"\r\n")
+        if chunked:
+            if body:
+                parts.append(encode_chunk(body))
+            if end:
+                parts.append(LAST_CHUNK)
+        elif body:
+            parts.append(body)
+        assert self.transport is not None
+        self.transport.write(b"".join(parts))
+
+    def write(self, data: bytes) -> None:
+        """Send more of the request's body."""
+        if self.is_open and self.transport is not None:
+            self.transport.write(encode_chunk(data) if self.chunked else data)
+
+    def finish(self, trailers: bytes) -> None:
+        """End the request's body."""
+        self.sent_all = True
+        if not self.is_open or self.transport is None:
+            return
+        if self.chunked:
+            self.transport.write(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
+        elif self.tunnel and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def pause(self) -> None:
+        """Stop reading the response."""
+        if not self.paused and self.is_open and self.transport is not None:
+            self.paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Go on reading it."""
+        if self.paused and self.is_open and self.transport is not None:
+            self.paused = False
+            self.transport.resume_reading()
+
+    def release(self) -> None:
+        """The exchange is over and has no more use for this connection."""
+        self.exchange = None
+        self.body = None
+        limit = self.cluster.max_requests_per_connection
+        if (
+            not self.keep
+            or not self.sent_all
+            or not self.is_open
+            or self.tunnel
+            or self.generation != self.cluster.state.generation
+            or self.engine.draining
+            or self.cluster.proxy_protocol != "off"
+            or 0 < limit <= self.used
+        ):
+            self.close()
+            return
+        self.resume()
+        if not self.endpoint.waiting or not pool.give(self.cluster, self.endpoint, self):
+            self._rest()
+
+    def close(self) -> None:
+        """Close at once; nobody is told."""
+        self.exchange = None
+        if self.is_open:
+            self.is_open = False
+            if self in self.endpoint.idle:
+                self.endpoint.idle.remove(self)
+            assert self.transport is not None
+            if self.paused or not self.sent_all:
+                self.transport.abort()  # what is buffered would go nowhere
+            else:
+                self.transport.close()
+
+    # The transport says:
+
+    def data_received(self, data: bytes) -> None:
+        """Octets of the response."""
+        exchange = self.exchange
+        if exchange is None:
+            self.close()  # nobody asked: whatever it is, the connection is not to be trusted
+            return
+        try:
+            self._read(exchange, data)
+        except DownstreamError as error:
+            self._broken(exchange, f"{error.code}: {error.detail}")
+        except Exception as error:  # noqa: BLE001 - a bug may end an exchange, never the process
+            self.engine.bug("http1_client", error)
+            if self.exchange is exchange:
+                self.exchange = None
+                exchange.upstream_lost(UpstreamError("internal-error", "", sent=True))
+            self.close()
+
+    def eof_received(self) -> bool:
+        """The endpoint will send no more."""
+        body, exchange = self.body, self.exchange
+        if exchange is not None and isinstance(body, CloseReader):
+            body.eof()
+            self.exchange = self.body = None
+            self.keep = False
+            exchange.response_end(b"")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over."""
+        was_open = self.is_open
+        self.is_open = False
+        self.timer.stop()
+        if was_open and self in self.endpoint.idle:
+            self.endpoint.idle.remove(self)
+        exchange, self.exchange = self.exchange, None
+        pool.gone(self.engine, self.cluster, self.endpoint)
+        if exchange is None:
+            return
+        if isinstance(exc, SidecarError):  # the TLS layer knows better
+            exchange.upstream_lost(UpstreamError(exc.code, exc.detail, sent=True))
+            return
+        detail = "" if exc is None else type(exc).__name__
+        if isinstance(self.body, CloseReader) and exc is None:
+            exchange.response_end(b"")
+        elif self.received:
+            exchange.upstream_lost(UpstreamError("upstream-body-cut", detail, sent=True))
+        elif self.used > 1:
+            exchange.upstream_lost(UpstreamError("reused-closed", detail, sent=True))
+        else:
+            exchange.upstream_lost(UpstreamError("upstream-closed", detail, sent=True))
+
+    def pause_writing(self) -> None:
+        """The endpoint reads slowly."""
+        if self.exchange is not None:
+            self.exchange.upstream_full()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        if self.exchange is not None:
+            self.exchange.upstream_writable()
+
+    # Inside:
+
+    def _read(self, exchange: Exchange, data: bytes) -> None:
+        body = self.body
+        if body is not None:
+            piece = body.feed(data)
+            if body.done:
+                self._body_over(exchange, body, piece)
+            elif piece:
+                exchange.response_data(piece)
+            return
+        self.received = True
+        buffered = len(self.buffer)
+        if buffered:
+            data = self.buffer + data
+        result = self.cluster.reader.response(data, exchange.head.method, buffered)
+        while result is not None:
+            head, size = result
+            data = data[size:]
+            if head.status >= 200 or head.status == 101:
+                self.buffer = b""
+                self._head(exchange, head, data)
+                return
+            self._interim(exchange, head)
+            if self.exchange is not exchange:
+                return
+            result = data and self.cluster.reader.response(data, exchange.head.method) or None
+        self.buffer = data
+
+    def _interim(self, exchange: Exchange, head: ResponseHead) -> None:
+        self.interim += 1
+        if self.interim > MAX_INTERIM:
+            raise DownstreamError("too-many-interim", f"more than {MAX_INTERIM} 1xx responses")
+        if exchange.head.version >= 11 and (head.status != 100 or exchange.head.expect):
+            exchange.informed(head)
+
+    def _head(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
+        """The final head: `data` is what came after it."""
+        self.keep = not head.close
+        if head.status == 101:
+            if exchange.head.upgrade is None or head.upgrade is None:
+                raise DownstreamError("unasked-101", "101 to a request without Upgrade")
+            self.tunnel = True
+            self.body = CloseReader()
+            exchange.response(head, data, end=False)
+            return
+        if head.length == 0 and not head.chunked:
+            self.keep = self.keep and not data
+            exchange.response(head, b"", end=True)
+            return
+        body: BodyReader
+        if head.chunked:
+            body = ChunkedReader()
+        elif head.length is not None:
+            body = LengthReader(head.length)
+        else:
+            body = CloseReader()
+            self.keep = False
+        piece = body.feed(data) if data else b""
+        if not body.done:
+            self.body = body
+            exchange.response(head, piece, end=False)
+        elif body.trailers:
+            self.body = body
+            exchange.response(head, piece, end=False)
+            if self.exchange is exchange:
+                self._body_over(exchange, body, b"")
+        else:
+            self.keep = self.keep and not body.rest
+            exchange.response(head, piece, end=True)
+
+    def _body_over(self, exchange: Exchange, body: BodyReader, piece: bytes) -> None:
+        self.body = None
+        if body.rest:
+            self.keep = False
+        if piece:
+            exchange.response_data(piece)
+        if self.exchange is exchange:
+            exchange.response_end(body.trailers)
+
+    def _broken(self, exchange: Exchange, detail: str) -> None:
+        if self.exchange is exchange:
+            self.exchange = None
+            exchange.upstream_lost(UpstreamError("upstream-protocol", detail, sent=True))
+        self.close()
+
+    def _rest(self) -> None:
+        self.endpoint.idle.append(self)
+        self.engine.wheel.arm(self.timer, self.engine.now() + self.cluster.idle_timeout)
+
+    def _idle_over(self, now: float) -> None:
+        self.close()

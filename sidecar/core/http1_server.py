@@ -1,0 +1,459 @@
+"""One HTTP/1.x connection from a caller: requests in order, one exchange at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, final
+
+from sidecar.core.exchange import Exchange
+from sidecar.core.replies import Reply, reply_for
+from sidecar.core.timers import Timer
+from sidecar.errors import DownstreamError
+from sidecar.wire.http1_body import (
+    LAST_CHUNK,
+    ChunkedReader,
+    CloseReader,
+    LengthReader,
+    encode_chunk,
+    encode_last_chunk,
+)
+from sidecar.wire.http1_head import RequestHead, ResponseHead
+
+if TYPE_CHECKING:
+    from sidecar.core.types import Caller, ListenerState
+
+PIPELINE_LIMIT: Final = 65536  # octets read ahead of the request under way
+DISCARD_LIMIT: Final = 262144  # octets of an unwanted body read, so that the connection can go on
+LINGER: Final = 2.0  # seconds for the caller to read an answer before the connection is closed
+
+_REASONS: Final = {
+    400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed",
+    408: b"Request Timeout", 413: b"Content Too Large", 414: b"URI Too Long",
+    417: b"Expectation Failed", 429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large", 499: b"Client Closed Request",
+    500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway",
+    503: b"Service Unavailable", 504: b"Gateway Timeout", 505: b"HTTP Version Not Supported",
+}  # fmt: skip
+_OK: Final = b"HTTP/1.1 200 OK\r\n"
+
+HEAD, BODY, WAIT, DISCARD, LINGERING, CLOSED = range(6)
+# HEAD: a request head is awaited.  BODY: the request's body is being read.  WAIT: it is whole, the
+# response is not.  DISCARD: answered early, the rest of the body is read and dropped.  LINGERING:
+# our side is closed, the caller's octets are dropped until it closes.
+
+
+@final
+class Http1Server(asyncio.Protocol):
+    """The downstream half of exchanges, one after the other."""
+
+    __slots__ = (
+        "body",
+        "buffer",
+        "caller",
+        "chunked",
+        "discarded",
+        "exchange",
+        "keep",
+        "listener",
+        "paused",
+        "state",
+        "timer",
+        "transport",
+        "tunnel",
+    )
+
+    def __init__(self, listener: ListenerState, caller: Caller) -> None:
+        self.listener: Final = listener
+        self.caller: Final = caller
+        self.transport: asyncio.Transport | None = None
+        self.timer: Final = Timer(self._due)
+        self.state = HEAD
+        self.buffer = b""
+        self.exchange: Exchange | None = None
+        self.body: LengthReader | ChunkedReader | CloseReader | None = None
+        self.chunked = False  # the response's body goes out in chunks
+        self.discarded = 0
+        self.keep = True
+        self.paused = False
+        self.tunnel = False
+
+    # The transport says:
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A caller is there."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.listener.connections.add(self)
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Octets of a request."""
+        try:
+            self._read(data)
+        except DownstreamError as error:
+            self._refuse(error)
+        except Exception as error:  # noqa: BLE001 - a bug may end an exchange, never the process
+            self.listener.engine.bug("http1_server", error)
+            exchange, self.exchange = self.exchange, None
+            self.abort()
+            if exchange is not None:
+                exchange.downstream_lost("internal-error")
+
+    def eof_received(self) -> bool:
+        """The caller will send no more; a request under way is still answered."""
+        if self.tunnel and self.exchange is not None:
+            self.exchange.request_end(b"")
+            return True
+        if self.state == BODY and self.exchange is not None:
+            exchange, self.exchange = self.exchange, None
+            exchange.downstream_lost("body-cut")
+            return False
+        self.keep = False
+        return self.state == WAIT  # True keeps our own direction open
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over."""
+        self.state = CLOSED
+        self.timer.stop()
+        self.listener.connections.discard(self)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.downstream_lost()
+
+    def pause_writing(self) -> None:
+        """The caller reads slowly."""
+        if self.exchange is not None:
+            self.exchange.downstream_full()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        if self.exchange is not None:
+            self.exchange.downstream_ready()
+
+    # The exchange says:
+
+    def respond(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
+        """Send the response's head, and the first of its body, in one write."""
+        exchange = self.exchange
+        if exchange is None or self.transport is None:
+            return
+        request = exchange.head
+        block = head.block
+        if head.status == 101:
+            self.tunnel = True
+            self.state = BODY
+            self.body = CloseReader()
+            assert head.upgrade is not None
+            block += b"Connection: Upgrade\r\nUpgrade: " + head.upgrade + b"\r\n"
+        keep = self.keep = self.keep and not request.close and not self.listener.engine.draining
+        if head.chunked:
+            self.chunked = request.version == 11
+            if not self.chunked:
+                head.remove(b"transfer-encoding")
+                block = head.block
+                keep = self.keep = False
+        elif head.length is None and not self.tunnel:
+            # Its end is the endpoint's close: chunks keep our connection, and show a cut.
+            self.chunked = request.version == 11
+            if self.chunked:
+                block += b"Transfer-Encoding: chunked\r\n"
+            else:
+                keep = self.keep = False
+        else:
+            self.chunked = False
+        line = (
+            _OK
+            if head.status == 200 and head.reason == b"OK"
+            else b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)
+        )
+        if request.method == b"HEAD" or head.status in (204, 304):
+            self.chunked = False
+        if self.tunnel:
+            tail = b"\r\n"
+        elif not keep or (self.state == BODY and end):
+            self.keep = keep and not request.expect
+            tail = b"\r\n" if self.keep else b"Connection: close\r\n\r\n"
+        else:
+            tail = b"Connection: keep-alive\r\n\r\n" if request.version == 10 else b"\r\n"
+        if self.chunked:
+            if body:
+                body = encode_chunk(body)
+            if end:
+                body += LAST_CHUNK
+        self.transport.write(b"".join((line, block, tail, body)))
+
+    def inform(self, head: ResponseHead) -> None:
+        """Send an interim response."""
+        if self.transport is not None:
+            if head.status == 100 and self.exchange is not None:
+                self.exchange.head.expect = False  # the body may come now
+            self.transport.write(
+                b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, head.block)
+            )
+
+    def write(self, data: bytes) -> None:
+        """Send more of the body."""
+        if self.transport is not None:
+            self.transport.write(encode_chunk(data) if self.chunked else data)
+
+    def finish(self, trailers: bytes) -> None:
+        """End the body."""
+        if self.transport is None:
+            return
+        if self.chunked:
+            self.transport.write(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
+        elif self.tunnel:
+            self.keep = False
+
+    def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
+        """Send a whole response of our own."""
+        exchange = self.exchange
+        if self.transport is None or exchange is None or reply.status == 499:
+            return
+        keep = self.keep = (
+            self.keep
+            and not exchange.head.close
+            and not self.listener.engine.draining
+            and not exchange.head.expect
+            and reply.flag != "DPE"
+        )
+        self.transport.write(
+            _own(reply, text, fields, keep=keep, version=exchange.head.version,
+                 bodiless=exchange.head.method == b"HEAD")
+        )
+
+    def cut(self) -> None:
+        """End a response that has begun and cannot be ended properly."""
+        self.exchange = None
+        self.keep = False
+        self.state = CLOSED
+        if self.transport is not None:
+            if self.chunked:
+                self.transport.close()  # the missing last chunk tells
+            else:
+                self.transport.abort()
+
+    def closed(self) -> None:
+        """The exchange is over: go on with the next request, or close."""
+        self.exchange = None
+        if self.state in (CLOSED, LINGERING):
+            return
+        if self.tunnel or (not self.keep and self.state != BODY):
+            self._close()
+        elif self.state == BODY:
+            if self.keep:
+                self.state = DISCARD
+                self.resume()
+                self._arm(LINGER)
+            else:
+                self._linger()
+        else:
+            self._next()
+
+    def pause(self) -> None:
+        """Stop reading the request's body."""
+        if not self.paused and self.transport is not None and not self.transport.is_closing():
+            self.paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Go on reading it."""
+        if self.paused and self.transport is not None and not self.transport.is_closing():
+            self.paused = False
+            self.transport.resume_reading()
+
+    # The listener says:
+
+    def drain(self) -> None:
+        """Take no further request; close at once if none is under way."""
+        self.keep = False
+        if self.state == HEAD and not self.buffer:
+            self._close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    # Inside:
+
+    def _read(self, data: bytes) -> None:
+        state = self.state
+        if state == HEAD:
+            if self.buffer:
+                known = len(self.buffer)
+                data = self.buffer + data
+            else:
+                known = 0
+            self._head(data, known)
+        elif state == BODY or state == DISCARD:
+            self._body(data)
+        elif state == WAIT:
+            self.buffer += data  # pipelined: its turn comes
+            if len(self.buffer) > PIPELINE_LIMIT:
+                self.pause()
+
+    def _head(self, data: bytes, known: int) -> None:
+        """Read a request head from `data`, whose first `known` octets hold no whole one."""
+        listener = self.listener
+        plan = listener.plan
+        result = plan.reader.request(data, known)
+        if result is None:
+            self.buffer = data
+            if known == 0 and data:
+                self._arm(plan.request_head_timeout)
+            return
+        head, size = result
+        rest = data[size:] if len(data) > size else b""
+        self.buffer = b""
+        exchange = self.exchange = Exchange(listener.engine, plan, self.caller, self, head)
+        if head.length == 0 and not head.chunked:
+            self.state = WAIT
+            self.buffer = rest
+            exchange.begin(b"", end=True)
+            return
+        body: LengthReader | ChunkedReader
+        body = ChunkedReader() if head.chunked else LengthReader(head.length or 0)
+        try:
+            piece = body.feed(rest) if rest else b""
+        except DownstreamError:
+            # Not one octet of a request whose body is malformed from its start goes upstream.
+            exchange.downstream = self
+            raise
+        if body.done and not body.trailers:
+            self.state = WAIT
+            self.buffer = body.rest
+            exchange.begin(piece, end=True)
+        else:
+            self.state = BODY
+            self.body = body
+            exchange.begin(piece, end=False)
+            if body.done and self.exchange is exchange:
+                self._body_over(body)
+
+    def _body(self, data: bytes) -> None:
+        body = self.body
+        assert body is not None
+        piece = body.feed(data)
+        exchange = self.exchange
+        if exchange is None:  # DISCARD
+            self.discarded += len(data)
+            if body.done:
+                self.buffer = body.rest
+                self._next()
+            elif self.discarded > DISCARD_LIMIT:
+                self._linger()
+            return
+        if piece:
+            exchange.request_data(piece)
+        if body.done and self.exchange is exchange:
+            self._body_over(body)
+
+    def _body_over(self, body: LengthReader | ChunkedReader | CloseReader) -> None:
+        assert self.exchange is not None
+        self.state = WAIT
+        self.body = None
+        self.buffer = body.rest
+        self.exchange.request_end(body.trailers)
+
+    def _next(self) -> None:
+        """Go on to the next request; it may be in the buffer already."""
+        self.body = None
+        self.discarded = 0
+        self.resume()
+        if self.listener.engine.draining:
+            self._close()
+            return
+        buffer = self.buffer
+        self._await_head()
+        if buffer:
+            self.buffer = b""
+            self.data_received(buffer)
+
+    def _await_head(self) -> None:
+        self.state = HEAD
+        self._arm(self.listener.plan.idle_timeout)
+
+    def _refuse(self, error: DownstreamError) -> None:
+        """Answer a broken request, which no exchange may see, and close."""
+        exchange, self.exchange = self.exchange, None
+        reply = reply_for(error.code)
+        self.keep = False
+        if exchange is not None and exchange.state != 0:
+            answered = exchange.status != 0
+            self.exchange = None
+            exchange.downstream_lost(error.code, error.detail)
+            if answered:
+                self.abort()
+                return
+        else:
+            engine = self.listener.engine
+            for sink in engine.sinks:
+                sink.refused(self.listener.plan.name, error.code, self.caller.address)
+        text = f"sidecar: {reply.sentence} (code {error.code}, flag {reply.flag})\n".encode()
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(_own(reply, text, b"", keep=False, version=11, bodiless=False))
+            self._linger()
+
+    def _due(self, now: float) -> None:
+        """The timer has come up: whose it is depends on the state."""
+        if self.exchange is not None:
+            self.exchange.due(now)
+        elif self.state == HEAD and self.buffer:
+            self._refuse(DownstreamError("request-head-timeout", "the head is not whole"))
+        elif self.state == LINGERING:
+            self.abort()
+        else:
+            self._close()
+
+    def _arm(self, seconds: float) -> None:
+        engine = self.listener.engine
+        if seconds:
+            engine.wheel.arm(self.timer, engine.now() + seconds)
+        else:
+            self.timer.stop()
+
+    def _close(self) -> None:
+        self.state = CLOSED
+        if self.transport is not None:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        """Close our direction; drop what still comes, so that no reset destroys the answer."""
+        transport = self.transport
+        if transport is None or transport.is_closing():
+            return
+        self.state = LINGERING
+        if transport.can_write_eof():
+            transport.write_eof()
+            self.resume()
+            self._arm(LINGER)
+        else:
+            self._close()
+
+
+def _own(
+    reply: Reply, text: bytes, fields: bytes, *, keep: bool, version: int, bodiless: bool
+) -> bytes:
+    """Return the octets of a whole response of our own."""
+    connection = b"" if keep and version == 11 else b"Connection: keep-alive\r\n" if keep else (
+        b"Connection: close\r\n"
+    )
+    return b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b%b\r\n%b" % (
+        reply.status,
+        _REASONS.get(reply.status, b"Error"),
+        len(text),
+        fields,
+        connection,
+        b"" if bodiless else text,
+    )
+
+
+def own_reply(code: str) -> bytes:
+    """Return a whole response for `code`, for a connection that is closed after it."""
+    reply = reply_for(code)
+    text = f"sidecar: {reply.sentence} (code {code}, flag {reply.flag})\n".encode()
+    return _own(reply, text, b"", keep=False, version=11, bodiless=False)
+
+
+__all__ = ["Http1Server", "RequestHead", "own_reply"]

@@ -1,0 +1,317 @@
+"""What a config push becomes: tables resolved ahead, never changed once made."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
+
+from sidecar.core.api import Balancer, Draw, HttpFilter, NetworkFilter, Sink
+from sidecar.core.book import ClusterState, Endpoint
+from sidecar.wire.http1_head import HeadReader, RequestHead
+
+if TYPE_CHECKING:
+    from sidecar.core.types import Caller
+    from sidecar.errors import UpstreamError
+
+INBOUND: Final = "inbound"
+OUTBOUND: Final = "outbound"
+
+Condition = Callable[[RequestHead], bool]
+
+Dial = Callable[["ClusterPlan", Endpoint, "Dialled", "Caller | None"], None]
+
+IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
+
+
+class Dialled(Protocol):
+    """What a dialler connects: an asyncio protocol that can also be told of failure."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there."""
+
+    def dial_failed(self, error: UpstreamError) -> None:
+        """It is not, and will not be."""
+
+
+@final
+class ClusterPlan:
+    """How the endpoints of one cluster are chosen and reached.
+
+    `dial(cluster, endpoint, protocol, caller)` begins a connection: it ends in the protocol's
+    `connection_made` or `dial_failed`.  `caller` is whom a PROXY protocol header would name.
+    """
+
+    __slots__ = (
+        "balancer",
+        "connect_timeout",
+        "dial",
+        "endpoints",
+        "idle_timeout",
+        "identities",
+        "max_connections",
+        "max_pending",
+        "max_requests",
+        "max_requests_per_connection",
+        "max_retries",
+        "name",
+        "proxy_protocol",
+        "reader",
+        "retry_budget",
+        "server_name",
+        "service",
+        "state",
+        "tls",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        state: ClusterState,
+        endpoints: tuple[Endpoint, ...],
+        balancer: Balancer,
+        dial: Dial,
+        reader: HeadReader,
+    ) -> None:
+        self.name: Final = name
+        self.state: Final = state
+        self.endpoints: Final = endpoints
+        self.balancer: Final = balancer
+        self.dial: Final = dial
+        self.reader: Final = reader
+        self.service = name
+        self.connect_timeout = 5.0
+        self.idle_timeout = 60.0
+        self.max_connections = 1024
+        self.max_pending = 1024
+        self.max_requests = 1024
+        self.max_retries = 3
+        self.max_requests_per_connection = 0
+        self.retry_budget = 0.2
+        self.proxy_protocol = "off"
+        self.tls: object | None = None  # an identity.tls.ClientTls, opaque here
+        self.server_name = ""
+        self.identities: frozenset[str] | None = None
+
+
+@final
+class RetryPlan:
+    """When an attempt may be followed by another."""
+
+    __slots__ = ("attempts", "backoff", "backoff_max", "on_connect", "on_reset", "on_status")
+
+    def __init__(
+        self,
+        attempts: int = 3,
+        *,
+        on_connect: bool = True,
+        on_reset: bool = False,
+        on_status: frozenset[int] = frozenset(),
+        backoff: float = 0.025,
+        backoff_max: float = 0.25,
+    ) -> None:
+        self.attempts: Final = attempts
+        self.on_connect: Final = on_connect
+        self.on_reset: Final = on_reset
+        self.on_status: Final = on_status
+        self.backoff: Final = backoff
+        self.backoff_max: Final = backoff_max
+
+
+@final
+class RoutePlan:
+    """All that one route needs per request, resolved ahead.
+
+    `shares` holds (cumulated weight, cluster) up to `total`; with one cluster `cluster` says it all.
+    """
+
+    __slots__ = (
+        "buffer_limit",
+        "cluster",
+        "name",
+        "on_finish",
+        "on_request",
+        "on_response",
+        "per_try_timeout",
+        "retry",
+        "shares",
+        "timeout",
+        "total",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        clusters: tuple[tuple[int, ClusterPlan], ...],
+        *,
+        filters: tuple[HttpFilter, ...] = (),
+        retry: RetryPlan | None = None,
+        timeout: float = 0.0,
+        per_try_timeout: float = 0.0,
+        buffer_limit: int = 65536,
+    ) -> None:
+        self.name: Final = name
+        self.cluster: Final = clusters[0][1] if len(clusters) == 1 else None
+        total = 0
+        shares = []
+        for weight, cluster in clusters:
+            total += weight
+            shares.append((total, cluster))
+        self.shares: Final = tuple(shares)
+        self.total: Final = total
+        self.retry: Final = retry or RetryPlan()
+        self.timeout: Final = timeout
+        self.per_try_timeout: Final = per_try_timeout
+        self.buffer_limit: Final = buffer_limit
+        self.on_request: Final = tuple(f for f in filters if overrides(f, "on_request"))
+        self.on_response: Final = tuple(f for f in filters if overrides(f, "on_response"))
+        self.on_finish: Final = tuple(f for f in reversed(filters) if overrides(f, "on_finish"))
+
+    def pick(self, draw: Draw) -> ClusterPlan:
+        """Return the cluster for one request, by weight."""
+        if self.cluster is not None:
+            return self.cluster
+        point = draw() * self.total
+        for edge, cluster in self.shares:
+            if point < edge:
+                return cluster
+        return self.shares[-1][1]
+
+
+@final
+class RouteTable:
+    """Finds the route of a request: the first whose hosts and conditions hold.
+
+    The rows that can apply are worked out ahead for every host that is named, so a table of a
+    thousand hosts costs one look-up.
+    """
+
+    __slots__ = ("_any", "_by_host", "_wild")
+
+    def __init__(
+        self, entries: tuple[tuple[tuple[str, ...], tuple[Condition, ...], RoutePlan], ...]
+    ) -> None:
+        exact = {h for hosts, _, _ in entries for h in hosts if "*" not in h}
+        wild = {h[1:] for hosts, _, _ in entries for h in hosts if h.startswith("*.")}
+
+        def takes(hosts: tuple[str, ...], host: str) -> bool:
+            return not hosts or any(
+                h in ("*", host) or (h.startswith("*.") and host.endswith(h[1:])) for h in hosts
+            )
+
+        def rows(host: str) -> tuple[tuple[tuple[Condition, ...], RoutePlan], ...]:
+            return tuple((c, r) for hosts, c, r in entries if takes(hosts, host))
+
+        self._by_host: Final = {h.encode(): rows(h) for h in exact}
+        # The longest suffix first: it decides which of the wild rows can apply at all.
+        self._wild: Final = tuple(
+            (w.encode(), rows("x" + w)) for w in sorted(wild, key=len, reverse=True)
+        )
+        self._any: Final = rows("\x00")
+
+    def find(self, head: RequestHead) -> RoutePlan | None:
+        """Return the route that takes `head`, or None."""
+        rows = self._any
+        if self._by_host or self._wild:
+            rows = self._rows(_PORT.sub(b"", head.authority))
+        for conditions, route in rows:
+            for condition in conditions:
+                if not condition(head):
+                    break
+            else:
+                return route
+        return None
+
+    def find_name(self, name: str) -> RoutePlan | None:
+        """Return the route for a server name (opaque TLS), or None."""
+        rows = self._rows(name.encode())
+        return rows[0][1] if rows else None
+
+    def _rows(self, host: bytes) -> tuple[tuple[tuple[Condition, ...], RoutePlan], ...]:
+        rows = self._by_host.get(host)
+        if rows is not None:
+            return rows
+        for suffix, wild in self._wild:
+            if host.endswith(suffix) and len(host) > len(suffix):
+                return wild
+        return self._any
+
+
+_PORT: Final = re.compile(rb":[0-9]*$")
+
+
+@final
+class ListenerPlan:
+    """How connections of one listener are served."""
+
+    __slots__ = (
+        "accept_proxy_protocol",
+        "allow",
+        "detect_timeout",
+        "handshake_timeout",
+        "idle_timeout",
+        "max_connections",
+        "mtls",
+        "name",
+        "network_filters",
+        "protocol",
+        "reader",
+        "request_head_timeout",
+        "role",
+        "routes",
+        "sni_routed",
+        "stream_idle_timeout",
+        "tls",
+        "trust_domain",
+    )
+
+    def __init__(
+        self, name: str, role: str, protocol: str, routes: RouteTable, reader: HeadReader
+    ) -> None:
+        self.name: Final = name
+        self.role: Final = role
+        self.protocol: Final = protocol  # auto, http or tcp
+        self.routes: Final = routes
+        self.reader: Final = reader
+        self.network_filters: tuple[NetworkFilter, ...] = ()
+        self.sni_routed = False
+        self.accept_proxy_protocol = False
+        self.mtls = "off"
+        self.tls: object | None = None  # an identity.tls.ServerTls, opaque here
+        self.allow: frozenset[str] | None = None
+        self.trust_domain = ""
+        self.detect_timeout = 0.3
+        self.handshake_timeout = 5.0
+        self.request_head_timeout = 10.0
+        self.idle_timeout = 3600.0
+        self.stream_idle_timeout = 300.0
+        self.max_connections = 10000
+
+
+@final
+class Plan:
+    """Everything one worker forwards by, at one version."""
+
+    __slots__ = ("clusters", "identity", "listeners", "sinks", "snapshot", "version")
+
+    def __init__(
+        self,
+        version: str,
+        identity: str,
+        listeners: dict[str, ListenerPlan],
+        clusters: dict[str, ClusterPlan],
+        snapshot: Any,  # the model's Snapshot it was made of; the engine does not look inside
+    ) -> None:
+        self.version: Final = version
+        self.identity: Final = identity
+        self.listeners: Final = listeners
+        self.clusters: Final = clusters
+        self.snapshot: Final = snapshot
+        self.sinks: tuple[Sink, ...] = ()
+
+
+def overrides(plugin: object, hook: str) -> bool:
+    """Say whether `plugin` has a `hook` of its own: one that it inherits does nothing."""
+    base = HttpFilter if isinstance(plugin, HttpFilter) else NetworkFilter
+    return getattr(type(plugin), hook, None) is not getattr(base, hook, None)

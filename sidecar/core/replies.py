@@ -1,0 +1,81 @@
+"""What we answer by ourselves, and why: one table from error code to status, flag and sentence."""
+
+from typing import Final, NamedTuple
+
+
+class Reply(NamedTuple):
+    """A local reply; `flag` is Envoy's response flag."""
+
+    status: int
+    flag: str
+    sentence: str
+
+
+REPLIES: Final[dict[str, Reply]] = {
+    # The caller's doing.
+    "bad-start-line": Reply(400, "DPE", "the request line is malformed"),
+    "bad-field": Reply(400, "DPE", "a header field is malformed"),
+    "bad-host": Reply(400, "DPE", "the Host field is missing, repeated or malformed"),
+    "bad-target": Reply(400, "DPE", "the request target is malformed"),
+    "bad-version": Reply(505, "DPE", "this version of HTTP is not served here"),
+    "bad-content-length": Reply(400, "DPE", "the Content-Length field is malformed"),
+    "bad-transfer-coding": Reply(501, "DPE", "only the chunked transfer coding is understood"),
+    "bad-framing": Reply(400, "DPE", "the message's length is ambiguous"),
+    "bad-expectation": Reply(417, "DPE", "only the 100-continue expectation is understood"),
+    "bad-chunk": Reply(400, "DPE", "the chunked body is malformed"),
+    "bad-chunk-size": Reply(400, "DPE", "a chunk size is malformed"),
+    "chunk-extensions-too-large": Reply(400, "DPE", "the chunk extensions are too large"),
+    "bad-trailer": Reply(400, "DPE", "a trailer field is malformed or not allowed"),
+    "trailers-too-large": Reply(431, "DPE", "the trailer fields are too large"),
+    "body-cut": Reply(400, "DC", "the request body ended early"),
+    "connect-refused": Reply(405, "DPE", "CONNECT is not served here"),
+    "head-too-large": Reply(431, "DPE", "the request head is too large"),
+    "too-many-fields": Reply(431, "DPE", "the request has too many fields"),
+    "target-too-long": Reply(414, "DPE", "the request target is too long"),
+    "request-head-timeout": Reply(408, "DPE", "the request head did not arrive in time"),
+    "downstream-closed": Reply(499, "DC", "the caller went away"),
+    "stream-idle": Reply(408, "SI", "nothing moved in either direction for too long"),
+    "plaintext-refused": Reply(400, "DPE", "this port takes mutual TLS only"),
+    "bad-proxy-header": Reply(400, "DPE", "the PROXY protocol header is malformed"),
+    "bad-tls-hello": Reply(400, "DPE", "the TLS hello is malformed"),
+    "tls-hello-too-large": Reply(400, "DPE", "the TLS hello is too large"),
+    "tls-handshake-failed": Reply(400, "DPE", "the TLS handshake failed"),
+    "handshake-timeout": Reply(408, "DPE", "the TLS handshake did not finish in time"),
+    # The peer's identity.
+    "peer-not-allowed": Reply(403, "RBAC", "the caller's identity is not allowed here"),
+    "peer-no-certificate": Reply(403, "RBAC", "the peer showed no certificate"),
+    "peer-certificate-expired": Reply(403, "RBAC", "the peer's certificate has expired"),
+    "peer-certificate-not-yet-valid": Reply(
+        403, "RBAC", "the peer's certificate is not valid yet"
+    ),
+    "peer-unknown-root": Reply(403, "RBAC", "the peer's certificate is of an unknown root"),
+    "peer-certificate-refused": Reply(403, "RBAC", "the peer's certificate was refused"),
+    "peer-no-identity": Reply(403, "RBAC", "the peer's certificate names no SPIFFE ID"),
+    # Routing and limits.
+    "no-route": Reply(404, "NR", "no route takes this request"),
+    "no-cluster": Reply(503, "NC", "the route's cluster does not exist"),
+    "no-endpoint": Reply(503, "UH", "the cluster has no endpoint to send to"),
+    "dns-failed": Reply(503, "DF", "the cluster's name does not resolve"),
+    "requests-overflow": Reply(503, "UO", "the cluster's limit of requests is reached"),
+    "pending-overflow": Reply(503, "UO", "the cluster's limit of waiting requests is reached"),
+    "draining": Reply(503, "OM", "this sidecar is shutting down"),
+    # The endpoint's doing.
+    "connect-failed": Reply(503, "UF", "no connection to the endpoint came about"),
+    "connect-timeout": Reply(503, "UF", "the endpoint took no connection in time"),
+    "upstream-tls-failed": Reply(503, "UF", "the TLS handshake with the endpoint failed"),
+    "upstream-identity": Reply(503, "UF", "the endpoint's identity is not the expected one"),
+    "upstream-closed": Reply(502, "UC", "the endpoint closed the connection"),
+    "upstream-body-cut": Reply(502, "UC", "the endpoint closed in the middle of its response"),
+    "upstream-protocol": Reply(502, "UPE", "the endpoint's response is malformed"),
+    "upstream-timeout": Reply(504, "UT", "the endpoint did not answer in time"),
+    "per-try-timeout": Reply(504, "UT", "the endpoint did not answer this try in time"),
+    "retries-exhausted": Reply(503, "URX", "every allowed try has failed"),
+    # Ours.
+    "internal-error": Reply(500, "LR", "an error inside the sidecar ended this request"),
+}
+"""A test checks that every code raised in the tree stands here."""
+
+
+def reply_for(code: str) -> Reply:
+    """Return the reply for `code`; an unlisted one is a bug that must not reach a caller as such."""
+    return REPLIES.get(code) or REPLIES["internal-error"]

@@ -1,0 +1,298 @@
+"""One opaque connection pair: octets both ways, half-close, back-pressure, one idle timer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, final
+
+from sidecar.core.replies import reply_for
+from sidecar.core.timers import Timer
+from sidecar.errors import UpstreamError
+
+if TYPE_CHECKING:
+    from sidecar.core.book import Endpoint
+    from sidecar.core.plan import ClusterPlan, ListenerPlan, RoutePlan
+    from sidecar.core.types import Caller, Engine, ListenerState
+
+MAX_DIALS: Final = 3  # endpoints tried: nothing was sent, so the next one is safe
+
+
+@final
+class Session(asyncio.Protocol):
+    """The downstream protocol of an opaque connection; its other half is `UpstreamHalf`."""
+
+    __slots__ = (
+        "attempts",
+        "bytes_in",
+        "bytes_out",
+        "caller",
+        "closing",
+        "cluster",
+        "code",
+        "detail",
+        "endpoint",
+        "engine",
+        "eof",
+        "flag",
+        "held",
+        "listener",
+        "moved",
+        "plan",
+        "route",
+        "server_name",
+        "started",
+        "timer",
+        "transport",
+        "tried",
+        "upstream",
+        "wall",
+    )
+
+    def __init__(self, listener: ListenerState, caller: Caller, server_name: str = "") -> None:
+        self.listener: Final = listener
+        self.plan: Final[ListenerPlan] = listener.plan
+        self.engine: Final[Engine] = listener.engine
+        self.caller: Final = caller
+        self.server_name: Final = server_name
+        self.transport: asyncio.Transport | None = None
+        self.upstream: UpstreamHalf | None = None
+        self.route: RoutePlan | None = None
+        self.cluster: ClusterPlan | None = None
+        self.endpoint: Endpoint | None = None
+        self.tried: tuple[Endpoint, ...] = ()
+        self.attempts = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.held: list[bytes] = []  # what came before the endpoint was there
+        self.eof = False
+        self.closing = False
+        self.code = ""
+        self.flag = ""
+        self.detail = ""
+        self.started: Final = self.engine.now()
+        self.wall: Final = self.engine.wall()
+        self.moved = self.started
+        self.timer: Final = Timer(self._due)
+
+    # The transport says:
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A caller is there: find the endpoint."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.listener.connections.add(self)
+        for sink in self.engine.sinks:
+            sink.session_opened(self)
+        for stop in self.plan.network_filters:
+            code = stop.on_session(self)
+            if code is not None:
+                self.fail(code)
+                return
+        self.route = self.plan.routes.find_name(self.server_name)
+        if self.route is None:
+            self.fail("no-route")
+            return
+        self.cluster = self.route.pick(self.engine.draw)
+        state = self.cluster.state
+        if state.connections >= self.cluster.max_connections:
+            self.fail("pending-overflow")
+            return
+        self._arm()
+        self._dial()
+
+    def data_received(self, data: bytes) -> None:
+        """Octets from the caller."""
+        self.bytes_in += len(data)
+        self.moved = self.engine.now()
+        upstream = self.upstream
+        if upstream is not None and upstream.transport is not None:
+            upstream.transport.write(data)
+        else:
+            self.held.append(data)
+            assert self.transport is not None
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        """The caller has said all; the endpoint may still speak."""
+        self.eof = True
+        upstream = self.upstream
+        if upstream is not None and upstream.transport is not None:
+            if upstream.eof:
+                return False
+            _write_eof(upstream.transport)
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The caller is gone."""
+        self._end("" if exc is None else "downstream-closed")
+
+    def pause_writing(self) -> None:
+        """The caller reads slowly."""
+        if self.upstream is not None and self.upstream.transport is not None:
+            self.upstream.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        upstream = self.upstream
+        if upstream is not None and upstream.transport is not None and not self.closing:
+            upstream.transport.resume_reading()
+
+    def drain(self) -> None:
+        """A session cannot be asked to end early: the drain's deadline ends it."""
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._end("draining")
+
+    def fail(self, code: str, detail: str = "") -> None:
+        """Close, for a reason that the log tells."""
+        self.detail = detail
+        self._end(code)
+
+    # Inside:
+
+    def upstream_connected(self) -> None:
+        """The endpoint is there."""
+        upstream = self.upstream
+        assert upstream is not None
+        assert upstream.transport is not None
+        assert self.transport is not None
+        if self.held:
+            upstream.transport.write(b"".join(self.held))
+            self.held.clear()
+            self.transport.resume_reading()
+        if self.eof:
+            _write_eof(upstream.transport)
+
+    def upstream_failed(self, error: UpstreamError) -> None:
+        """The endpoint could not be reached: try another, since nothing was sent."""
+        cluster, endpoint = self.cluster, self.endpoint
+        assert cluster is not None
+        assert endpoint is not None
+        endpoint.failures += 1
+        self._give_back()
+        self.upstream = None
+        if self.closing:
+            return
+        self.tried = (*self.tried, endpoint)
+        if self.attempts < MAX_DIALS and len(cluster.endpoints) > len(self.tried):
+            self._dial()
+        else:
+            self.fail(error.code, error.detail)
+
+    def _dial(self) -> None:
+        cluster = self.cluster
+        assert cluster is not None
+        endpoint = cluster.balancer.pick(self, self.tried)
+        if endpoint is None:
+            self.fail("no-endpoint")
+            return
+        self.attempts += 1
+        self.endpoint = endpoint
+        endpoint.active += 1
+        endpoint.requests += 1
+        endpoint.connections += 1
+        cluster.state.connections += 1
+        self.upstream = UpstreamHalf(self)
+        cluster.dial(cluster, endpoint, self.upstream, self.caller)
+
+    def _give_back(self) -> None:
+        endpoint, cluster = self.endpoint, self.cluster
+        if endpoint is not None and cluster is not None:
+            self.endpoint = None
+            endpoint.active -= 1
+            endpoint.connections -= 1
+            cluster.state.connections -= 1
+
+    def _due(self, now: float) -> None:
+        if now >= self.moved + self.plan.idle_timeout:
+            self.fail("stream-idle")
+        else:
+            self._arm()
+
+    def _arm(self) -> None:
+        if self.plan.idle_timeout:
+            self.engine.wheel.arm(self.timer, self.moved + self.plan.idle_timeout)
+
+    def _end(self, code: str) -> None:
+        """The end of both directions, told once."""
+        if self.closing:
+            return
+        self.closing = True
+        if code:
+            self.code, self.flag = code, reply_for(code).flag
+        self.timer.stop()
+        self.listener.connections.discard(self)
+        for transport in (self.transport, self.upstream and self.upstream.transport):
+            if transport is not None:
+                if code:
+                    transport.abort()
+                else:
+                    transport.close()
+        for sink in self.engine.sinks:
+            sink.session(self)
+        if self.upstream is None or self.upstream.transport is not None:
+            self._give_back()
+
+
+@final
+class UpstreamHalf(asyncio.Protocol):
+    """The other half of a session."""
+
+    __slots__ = ("eof", "session", "transport")
+
+    def __init__(self, session: Session) -> None:
+        self.session: Final = session
+        self.transport: asyncio.Transport | None = None
+        self.eof = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The endpoint is there."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        if self.session.closing:
+            self.session._give_back()
+            transport.abort()
+        else:
+            self.session.upstream_connected()
+
+    def dial_failed(self, error: UpstreamError) -> None:
+        """It could not be reached."""
+        self.session.upstream_failed(error)
+
+    def data_received(self, data: bytes) -> None:
+        """Octets from the endpoint."""
+        session = self.session
+        session.bytes_out += len(data)
+        session.moved = session.engine.now()
+        if not session.closing and session.transport is not None:
+            session.transport.write(data)
+
+    def eof_received(self) -> bool:
+        """The endpoint has said all; the caller may still speak."""
+        self.eof = True
+        session = self.session
+        if session.eof or session.transport is None or session.closing:
+            return False
+        return _write_eof(session.transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The endpoint is gone."""
+        self.session._end("" if exc is None else "upstream-closed")
+
+    def pause_writing(self) -> None:
+        """The endpoint reads slowly."""
+        if self.session.transport is not None and not self.session.closing:
+            self.session.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        if self.session.transport is not None and not self.session.closing:
+            self.session.transport.resume_reading()
+
+
+def _write_eof(transport: asyncio.Transport) -> bool:
+    if transport.can_write_eof():
+        transport.write_eof()
+        return True
+    return False

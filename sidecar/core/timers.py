@@ -1,0 +1,81 @@
+"""When something is due: one coarse wheel for all timers of a worker.
+
+Arming is two stores in the common case.  A timer sits in the bucket of some moment (`slot`); moving
+its deadline later only changes `deadline`, and when the bucket comes up the timer is put into a
+later one.  Only a deadline before the slot costs an insertion.
+"""
+
+import heapq
+from collections.abc import Callable
+from typing import Final, final
+
+TICK: Final = 0.01  # seconds; no deadline of a proxy needs more, and buckets stay few
+NEVER: Final = float("inf")
+
+
+@final
+class Timer:
+    """One deadline that moves; `callback(now)` is called once it has passed."""
+
+    __slots__ = ("callback", "deadline", "slot")
+
+    def __init__(self, callback: Callable[[float], None]) -> None:
+        self.callback: Final = callback
+        self.deadline = NEVER
+        self.slot = NEVER
+
+    def stop(self) -> None:
+        """Be due never."""
+        self.deadline = NEVER
+
+
+@final
+class Wheel:
+    """Buckets of timers by the tick in which they are due.
+
+    `wake(when)` asks the runtime to call `advance` at that moment (of the same clock as `now`).
+    """
+
+    __slots__ = ("_buckets", "_heap", "_wake")
+
+    def __init__(self, wake: Callable[[float], None]) -> None:
+        self._buckets: Final[dict[int, list[Timer]]] = {}
+        self._heap: Final[list[int]] = []
+        self._wake: Final = wake
+
+    def arm(self, timer: Timer, deadline: float) -> None:
+        """Make `timer` due at `deadline`, in place of what it was due at."""
+        timer.deadline = deadline
+        if deadline < timer.slot:
+            self._insert(timer, deadline)
+
+    def _insert(self, timer: Timer, deadline: float) -> None:
+        tick = int(deadline / TICK) + 1
+        timer.slot = tick * TICK
+        bucket = self._buckets.get(tick)
+        if bucket is not None:
+            bucket.append(timer)
+            return
+        self._buckets[tick] = [timer]
+        heap = self._heap
+        heapq.heappush(heap, tick)
+        if heap[0] == tick:
+            self._wake(tick * TICK)
+
+    def advance(self, now: float) -> None:
+        """Call what is due at `now`, and ask to be woken for the next bucket."""
+        heap = self._heap
+        while heap and heap[0] * TICK <= now:
+            tick = heapq.heappop(heap)
+            slot = tick * TICK
+            for timer in self._buckets.pop(tick):
+                if timer.slot != slot:
+                    continue  # it was moved to an earlier bucket since
+                timer.slot = NEVER
+                if timer.deadline <= now:
+                    timer.deadline = NEVER
+                    timer.callback(now)
+                elif timer.deadline != NEVER:
+                    self._insert(timer, timer.deadline)
+        if heap:
+            self._wake(heap[0] * TICK)

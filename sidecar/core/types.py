@@ -1,0 +1,83 @@
+"""What a connection knows about its two ends, and what the engine needs of its surroundings."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, final
+
+from sidecar.core.api import Draw, Sink
+from sidecar.core.timers import Wheel
+
+if TYPE_CHECKING:
+    from sidecar.core.plan import ListenerPlan
+
+
+@final
+class Engine:
+    """The engine's surroundings, one per worker: clock, chance, timers, sinks.
+
+    `now` is monotonic seconds, `wall` seconds of the epoch; `bug` is told of an exception that no
+    part expected.
+    """
+
+    __slots__ = ("bug", "draining", "draw", "identity", "now", "random_bits", "sampling", "sinks",
+                 "wall", "wheel")
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        wall: Callable[[], float],
+        wheel: Wheel,
+        *,
+        draw: Draw = random.random,
+        random_bits: Callable[[int], int] = random.getrandbits,
+        bug: Callable[[str, BaseException], None] = lambda where, error: None,
+    ) -> None:
+        self.now: Final = now
+        self.wall: Final = wall
+        self.wheel: Final = wheel
+        self.draw: Final = draw
+        self.random_bits: Final = random_bits
+        self.bug: Final = bug
+        self.sinks: tuple[Sink, ...] = ()
+        self.identity = ""
+        self.sampling = 0.01
+        self.draining = False
+
+
+@final
+class ListenerState:
+    """One listener across pushes: its plan of the moment and its open connections."""
+
+    __slots__ = ("connections", "engine", "plan")
+
+    def __init__(self, engine: Engine, plan: ListenerPlan) -> None:
+        self.engine: Final = engine
+        self.plan = plan
+        self.connections: set[object] = set()
+
+
+@final
+class Caller:
+    """The downstream end of one connection; `identity` is empty when no certificate was shown."""
+
+    __slots__ = ("certificate_hash", "host", "identity", "local", "port", "secure")
+
+    def __init__(self, host: str = "", port: int = 0, local: tuple[str, int] = ("", 0)) -> None:
+        self.host = host  # empty for a unix socket
+        self.port = port
+        self.local = local
+        self.identity = ""
+        self.certificate_hash = ""
+        self.secure = False
+
+    @property
+    def address(self) -> str:
+        """The caller's address for logs: `10.0.0.5:51234`."""
+        return join(self.host, self.port) if self.host else "unix"
+
+
+def join(host: str, port: int) -> str:
+    """Return `host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

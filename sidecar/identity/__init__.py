@@ -1,0 +1,1 @@
+"""Key material to TLS contexts, certificates to SPIFFE IDs."""

@@ -1,0 +1,1 @@
+"""Configuration as data: frozen structures, a string under every field, no behaviour."""

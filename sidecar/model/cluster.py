@@ -1,0 +1,84 @@
+"""A named set of endpoints and how to reach them."""
+
+from typing import ClassVar, Literal
+
+from sidecar.model.base import Address, Count, Duration, Model
+from sidecar.model.endpoint import Endpoint
+
+
+class ClusterTls(Model):
+    """How connections to the endpoints are secured (Envoy: UpstreamTlsContext)."""
+
+    SHORT: ClassVar[str] = "mode"
+
+    mode: Literal["off", "simple", "mutual"] = "off"
+    """`off`: plaintext. `simple`: TLS, the server's name is checked against the system's roots or `roots`.
+    `mutual`: mTLS with this workload's certificate; the peer's SPIFFE ID must be in `identities`."""
+
+    identities: tuple[str, ...] = ()
+    """For `mutual`: SPIFFE IDs that the endpoints may have, compared whole. Empty: any of the trust domain."""
+
+    sni: str = ""
+    """Server name sent in the TLS hello and, for `simple`, expected in the certificate. Empty: the endpoint's host."""
+
+    roots: str = ""
+    """For `simple`: PEM file with the accepted roots. Empty: the system's."""
+
+
+class Limits(Model):
+    """Circuit breaking: what the cluster may hold at once, per worker (Envoy: CircuitBreakers)."""
+
+    connections: Count = 1024
+    """Connections open to all endpoints together; over it, requests wait among `pending`."""
+
+    pending: Count = 1024
+    """Requests waiting for a connection; one more is answered 503 with flag UO."""
+
+    requests: Count = 1024
+    """Requests under way; one more is answered 503 with flag UO."""
+
+    retries: Count = 3
+    """Retries that may always be under way; beyond it, the budget decides."""
+
+    retry_budget: float = 0.2
+    """Retries under way as a share of requests under way (0.2 is 20 %)."""
+
+
+class Cluster(Model):
+    """A named set of places (Envoy: config.cluster.v3.Cluster); exactly one of `endpoints` and `dns` is given."""
+
+    name: str
+    """The name that routes use."""
+
+    endpoints: tuple[Endpoint, ...] = ()
+    """Its addresses."""
+
+    dns: Address | None = None
+    """Or a DNS name with a port, `catalog.internal:8080`: every address it resolves to is an endpoint."""
+
+    dns_refresh: Duration = 5.0
+    """Seconds between look-ups of `dns`; a look-up that fails keeps the last addresses."""
+
+    service: str = ""
+    """`destination_service` in metrics. Empty: the cluster's name."""
+
+    balancer: str = "least_request"
+    """Who picks the endpoint: `least_request` (the less busy of two drawn), `round_robin` or `random`."""
+
+    tls: ClusterTls = ClusterTls()
+    """How the connections are secured."""
+
+    connect_timeout: Duration = 5.0
+    """Seconds until a connection, its TLS handshake included, must be there."""
+
+    idle_timeout: Duration = 60.0
+    """Seconds that an unused connection is kept for the next request."""
+
+    max_requests_per_connection: Count = 0
+    """Requests after which a connection is closed; 0 means no limit."""
+
+    proxy_protocol: Literal["off", "v1", "v2"] = "off"
+    """Begin each connection with a PROXY protocol header that names the caller's address."""
+
+    limits: Limits = Limits()
+    """What it may hold at once."""

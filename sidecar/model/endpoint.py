@@ -1,0 +1,22 @@
+"""One address of a cluster."""
+
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
+
+from sidecar.model.base import Address, Model
+
+
+class Endpoint(Model):
+    """One address that requests may be sent to (Envoy: config.endpoint.v3.LbEndpoint)."""
+
+    SHORT: ClassVar[str] = "address"
+
+    address: Address
+    """Where it listens: `10.0.0.5:8080`, `[::1]:8080` or `unix:/run/app.sock`."""
+
+    weight: Annotated[int, Meta(ge=1, le=1000000)] = 1
+    """Its share of the traffic relative to the other endpoints of the cluster."""
+
+    labels: dict[str, str] = {}
+    """Free words about it, shown in the status page: `{version: v2}`."""

@@ -1,0 +1,78 @@
+"""Addresses we accept on, in both of the sidecar's roles."""
+
+from typing import Literal
+
+from sidecar.model.base import Address, Count, Duration, Model, Size
+from sidecar.model.route import Route
+
+HttpProtocol = Literal["auto", "http", "tcp"]
+
+
+class Listener(Model):
+    """What inbound and outbound listeners share (Envoy: config.listener.v3.Listener)."""
+
+    name: str = ""
+    """Its name in logs, metrics and the status page. Empty: role and address, `outbound|127.0.0.1:15001`."""
+
+    protocol: HttpProtocol = "auto"
+    """`http`, `tcp` (opaque bytes), or `auto`: recognised by the first bytes; a caller that stays silent for
+    `detect_timeout` is served as tcp, so that protocols in which the server speaks first do not hang."""
+
+    routes: tuple[Route, ...] = ()
+    """Tried in order; the first that matches is taken. None matches: 404 with flag NR."""
+
+    cluster: str = ""
+    """Short for one route that sends everything to this cluster."""
+
+    accept_proxy_protocol: bool = False
+    """Every connection must begin with a PROXY protocol header (v1 or v2), which then names the caller."""
+
+    detect_timeout: Duration = 0.3
+    """Seconds that `auto` waits for the first bytes."""
+
+    handshake_timeout: Duration = 5.0
+    """Seconds that a caller has for its PROXY header and TLS handshake."""
+
+    request_head_timeout: Duration = 10.0
+    """Seconds that a caller has, from its first byte, to send a whole request head (408 after that)."""
+
+    idle_timeout: Duration = 3600.0
+    """Seconds that a connection without a request (or a tcp session without bytes) is kept."""
+
+    stream_idle_timeout: Duration = 300.0
+    """Seconds without any byte in either direction after which a request is ended (flag SI)."""
+
+    max_connections: Count = 10000
+    """Connections accepted at once, per worker; one more is closed at once."""
+
+    max_head_size: Size = 61440
+    """Octets of a request or response head; a longer one is refused (431, 502)."""
+
+    max_fields: Count = 100
+    """Fields of a request or response head; more are refused (431, 502)."""
+
+
+class InboundListener(Listener):
+    """Traffic to this workload: terminates mTLS, checks who calls, forwards to the app."""
+
+    address: Address = "0.0.0.0:15006"
+    """Where to listen."""
+
+    app: Address | None = None
+    """Where the app is: `127.0.0.1:8080` or `unix:/run/app.sock`. Short for a cluster with this one endpoint
+    and one route to it; `cluster` or `routes` may be given instead."""
+
+    mtls: Literal["strict", "permissive", "off"] = "strict"
+    """`strict`: callers must show a certificate of our roots; plaintext is refused. `permissive`: mTLS and
+    plaintext side by side, for moving a service in. `off`: plaintext only."""
+
+    allow: tuple[str, ...] = ()
+    """SPIFFE IDs that may call, compared whole. Empty: every identity of the trust domain (and, unless
+    `mtls` is strict, callers without one)."""
+
+
+class OutboundListener(Listener):
+    """Traffic from this workload: routed, balanced, retried, secured."""
+
+    address: Address = "127.0.0.1:15001"
+    """Where to listen."""

@@ -1,0 +1,131 @@
+"""Which request goes where, how long it may take and how often it is tried."""
+
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta
+
+from sidecar.model.base import Count, Duration, Model
+
+
+class StringMatch(Model):
+    """A condition on one text (Envoy: type.matcher.v3.StringMatcher); exactly one kind is given."""
+
+    SHORT: ClassVar[str] = "exact"
+
+    exact: str | None = None
+    """The text is this, letter for letter."""
+
+    prefix: str | None = None
+    """The text begins with this."""
+
+    suffix: str | None = None
+    """The text ends with this."""
+
+    regex: str | None = None
+    """The whole text matches this RE2 pattern (linear time, so no look-around)."""
+
+    present: bool | None = None
+    """True: it is there, whatever its value; false: it is absent."""
+
+    invert: bool = False
+    """Turn the answer around."""
+
+
+class RouteMatch(Model):
+    """What a request must have for the route to take it; all that is given must hold."""
+
+    hosts: tuple[str, ...] = ()
+    """Host names, without port: exact, `*.example.org` for any name below it, or `*`. Empty: any."""
+
+    path: str | None = None
+    """The whole path, without the query."""
+
+    prefix: str | None = None
+    """The path begins with this, by segments: `/api` takes `/api` and `/api/x`, not `/apix`."""
+
+    regex: str | None = None
+    """The whole path, without the query, matches this RE2 pattern."""
+
+    methods: tuple[str, ...] = ()
+    """Request methods, in capitals. Empty: any."""
+
+    headers: dict[str, StringMatch] = {}
+    """Conditions on request fields, by name; a repeated field is joined with `, ` first."""
+
+    query: dict[str, StringMatch] = {}
+    """Conditions on query parameters, by name; percent-decoded, the first of each name counts."""
+
+    sni: tuple[str, ...] = ()
+    """For `protocol: tcp`: server names in the caller's TLS hello; same forms as `hosts`."""
+
+
+class WeightedCluster(Model):
+    """One share of a split (Envoy: config.route.v3.WeightedCluster)."""
+
+    name: str
+    """The cluster."""
+
+    weight: Annotated[int, Meta(ge=0, le=1000000)]
+    """Its share, relative to the sum of the weights."""
+
+
+RetryCondition = Literal[
+    "connect-failure",
+    "reset",
+    "gateway-error",
+    "5xx",
+    "retriable-4xx",
+    "retriable-status-codes",
+]
+
+
+class RetryPolicy(Model):
+    """How often, and for what, one exchange may be tried again (Envoy: RetryPolicy)."""
+
+    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    """Tries in all, the first included; 1 means never retry."""
+
+    on: tuple[RetryCondition, ...] = ("connect-failure",)
+    """What is tried again. `connect-failure`: no connection came about. `reset`: the endpoint closed before any
+    response. `gateway-error`: 502, 503 or 504. `5xx`: any 5xx, or a reset. `retriable-4xx`: 409. `retriable-status-codes`:
+    those in `status_codes`. All but `connect-failure` hold for idempotent methods only. A reused connection that died
+    before any response is always tried again for requests that are idempotent or were certainly not processed."""
+
+    status_codes: tuple[int, ...] = ()
+    """Response codes for `retriable-status-codes`."""
+
+    per_try_timeout: Duration | None = None
+    """Seconds for one try, from pick to response head. None: only the route's timeout counts."""
+
+    backoff: Duration = 0.025
+    """Base of the full-jitter back-off between tries: the n-th wait is random between 0 and base * 2**n."""
+
+    backoff_max: Duration = 0.25
+    """The longest wait between tries."""
+
+
+class Route(Model):
+    """One rule for requests (Envoy: config.route.v3.Route); the first that matches is taken."""
+
+    name: str = ""
+    """Its name in logs and replies. Empty: its place in the list, `routes[2]`."""
+
+    match: RouteMatch = RouteMatch()
+    """What it takes. Empty: everything."""
+
+    cluster: str = ""
+    """Where matching requests go. Exactly one of `cluster` and `clusters` is given."""
+
+    clusters: tuple[WeightedCluster, ...] = ()
+    """Or a split over several clusters by weight."""
+
+    timeout: Duration | None = None
+    """Seconds from the end of the request to the response's head, all tries included; 0 means no limit.
+    None: 15 s on outbound listeners, no limit on inbound ones. A response that has begun is held only by
+    `stream_idle_timeout` of its listener."""
+
+    retry: RetryPolicy = RetryPolicy()
+    """When a request is tried again."""
+
+    buffer_limit: Count = 65536
+    """Octets of a request body kept for a retry; a longer body is sent once."""

@@ -1,0 +1,36 @@
+"""The whole configuration at one version."""
+
+from sidecar.model.base import Model
+from sidecar.model.bootstrap import Admin, Process
+from sidecar.model.cluster import Cluster
+from sidecar.model.identity import Certificates, Workload
+from sidecar.model.listener import InboundListener, OutboundListener
+from sidecar.model.telemetry import Telemetry
+
+
+class Snapshot(Model):
+    """Everything one sidecar does; the top level of the config file."""
+
+    workload: Workload
+    """Who runs beside this sidecar; a bare name is enough."""
+
+    inbound: tuple[InboundListener, ...] = ()
+    """Listeners for traffic to the workload."""
+
+    outbound: tuple[OutboundListener, ...] = ()
+    """Listeners for traffic from the workload."""
+
+    clusters: tuple[Cluster, ...] = ()
+    """Named sets of endpoints that routes send to."""
+
+    certificates: Certificates | None = None
+    """Key material; needed by inbound listeners with mTLS and by clusters with `tls: mutual`."""
+
+    admin: Admin = Admin()
+    """The operator's interface."""
+
+    telemetry: Telemetry = Telemetry()
+    """Metrics, access log, trace context."""
+
+    process: Process = Process()
+    """Workers, state directory, drain."""

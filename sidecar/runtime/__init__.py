@@ -1,0 +1,1 @@
+"""All the waiting of the data path: sockets, dialling, timers, apply, drain."""

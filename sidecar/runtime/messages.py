@@ -1,0 +1,108 @@
+"""What agent and worker say to each other."""
+
+import msgspec
+
+from sidecar.model.identity import Secret
+from sidecar.model.snapshot import Snapshot
+
+
+class Sample(msgspec.Struct, frozen=True, array_like=True):
+    """One series, cumulated since the worker's start.
+
+    `values` is (value,) of a counter or gauge; (sum, count per bucket, the last for +Inf) of a histogram.
+    """
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    values: tuple[float, ...]
+
+
+class EndpointStatus(msgspec.Struct, frozen=True):
+    """One endpoint as one worker sees it."""
+
+    cluster: str
+    address: str
+    weight: int
+    active: int
+    connections: int
+    idle: int
+    requests: int
+    failures: int
+    available: bool
+
+
+class Message(msgspec.Struct, frozen=True, tag=True):
+    """Base of all messages; the class name is the tag."""
+
+
+class Apply(Message, frozen=True):
+    """Down: run this; one listening socket is attached per address that the worker has not got."""
+
+    version: str
+    snapshot: Snapshot
+    secret: Secret | None
+    addresses: tuple[str, ...]
+
+
+class Endpoints(Message, frozen=True):
+    """Down: what the DNS name of a cluster resolves to now."""
+
+    cluster: str
+    addresses: tuple[str, ...]
+
+
+class Secrets(Message, frozen=True):
+    """Down: renewed key material."""
+
+    secret: Secret
+
+
+class Drain(Message, frozen=True):
+    """Down: take nothing new, finish within `seconds`, exit."""
+
+    seconds: float
+
+
+class Reopen(Message, frozen=True):
+    """Down: open the log file again."""
+
+
+class Report(Message, frozen=True):
+    """Down: send Stats now."""
+
+
+class Hello(Message, frozen=True):
+    """Up, first: who is there; `addresses` are the sockets it holds (attached when adopted)."""
+
+    pid: int
+    release: str
+    version: str
+    addresses: tuple[str, ...]
+
+
+class Ack(Message, frozen=True):
+    """Up: the plan of this version runs."""
+
+    version: str
+
+
+class Nack(Message, frozen=True):
+    """Up: refused; the plan before runs on.  `errors` are (config path, detail)."""
+
+    version: str
+    errors: tuple[tuple[str, str], ...]
+
+
+class Stats(Message, frozen=True):
+    """Up: all series and endpoints."""
+
+    samples: tuple[Sample, ...]
+    endpoints: tuple[EndpointStatus, ...]
+
+
+class Drained(Message, frozen=True):
+    """Up: nothing is left; the worker exits next."""
+
+
+Down = Apply | Endpoints | Secrets | Drain | Reopen | Report
+Up = Hello | Ack | Nack | Stats | Drained

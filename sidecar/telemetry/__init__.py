@@ -1,0 +1,1 @@
+"""Sinks that the worker runs, and their other half in the agent."""

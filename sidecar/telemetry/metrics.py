@@ -1,0 +1,189 @@
+"""Counts of the worker: plain numbers in slots, labels worked out once per series."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, final
+
+from sidecar.core.api import Sink
+from sidecar.core.plan import INBOUND
+from sidecar.identity.spiffe import workload
+from sidecar.telemetry.buckets import DURATION_BUCKETS, SIZE_BUCKETS
+
+if TYPE_CHECKING:
+    from sidecar.core.exchange import Exchange
+    from sidecar.core.plan import ClusterPlan
+    from sidecar.core.tcp import Session
+
+Labels = tuple[tuple[str, str], ...]
+Key = tuple[str, str, str, int, str]
+"""Role, peer identity, cluster name, status (-1: tcp), response flag."""
+
+Row = tuple[str, Labels, tuple[float, ...]]
+
+
+@final
+class _Requests:
+    """One label set of the request metrics."""
+
+    __slots__ = (
+        "count",
+        "duration",
+        "duration_sum",
+        "labels",
+        "request",
+        "request_sum",
+        "response",
+        "response_sum",
+    )
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels: Final = labels
+        self.count = 0
+        self.duration: Final = [0] * (len(DURATION_BUCKETS) + 1)
+        self.duration_sum = 0.0
+        self.request: Final = [0] * (len(SIZE_BUCKETS) + 1)
+        self.request_sum = 0
+        self.response: Final = [0] * (len(SIZE_BUCKETS) + 1)
+        self.response_sum = 0
+
+
+@final
+class MetricsSink(Sink):
+    """Counts exchanges and sessions by label set, as many sets as `max_series` allows."""
+
+    __slots__ = ("_max", "_refused", "_requests", "_sessions", "_workload", "overflow", "retries")
+
+    def __init__(self, name: str, identity: str, max_series: int) -> None:
+        self._workload: Final = (name, identity)
+        self._max: Final = max_series
+        self._requests: Final[dict[Key, _Requests]] = {}
+        self._sessions: Final[dict[Key, tuple[Labels, list[int]]]] = {}
+        self._refused: Final[dict[tuple[str, str], int]] = {}
+        self.overflow = 0
+        self.retries = 0
+
+    def exchange(self, exchange: Exchange) -> None:
+        """Count one finished exchange."""
+        cluster = exchange.cluster
+        key = (
+            exchange.listener.role,
+            exchange.caller.identity,
+            "" if cluster is None else cluster.name,
+            exchange.status,
+            exchange.flag,
+        )
+        series = self._requests.get(key)
+        if series is None:
+            series = self._series(key, cluster)
+        series.count += 1
+        if exchange.attempts > 1:
+            self.retries += exchange.attempts - 1
+        spent = (exchange.engine.now() - exchange.started) * 1000
+        series.duration[bisect_left(DURATION_BUCKETS, spent)] += 1
+        series.duration_sum += spent
+        size = exchange.bytes_in
+        series.request[bisect_left(SIZE_BUCKETS, size)] += 1
+        series.request_sum += size
+        size = exchange.bytes_out
+        series.response[bisect_left(SIZE_BUCKETS, size)] += 1
+        series.response_sum += size
+
+    def session_opened(self, session: Session) -> None:
+        """Count one session that has begun."""
+        self._session(session)[0] += 1
+
+    def session(self, session: Session) -> None:
+        """Count one session that has ended, with its octets."""
+        row = self._session(session)
+        row[1] += 1
+        row[2] += session.bytes_out
+        row[3] += session.bytes_in
+
+    def refused(self, listener: str, code: str, peer: str) -> None:
+        """Count one connection or request that was refused before it became an exchange."""
+        key = (listener, code)
+        self._refused[key] = self._refused.get(key, 0) + 1
+
+    def rows(self) -> Iterator[Row]:
+        """Return all series: name, labels, values (histograms: sum, then bucket counts)."""
+        for series in self._requests.values():
+            labels = series.labels
+            yield "istio_requests_total", labels, (series.count,)
+            yield (
+                "istio_request_duration_milliseconds",
+                labels,
+                (series.duration_sum, *series.duration),
+            )
+            yield "istio_request_bytes", labels, (series.request_sum, *series.request)
+            yield "istio_response_bytes", labels, (series.response_sum, *series.response)
+        for labels, row in self._sessions.values():
+            yield "istio_tcp_connections_opened_total", labels, (row[0],)
+            yield "istio_tcp_connections_closed_total", labels, (row[1],)
+            yield "istio_tcp_sent_bytes_total", labels, (row[2],)
+            yield "istio_tcp_received_bytes_total", labels, (row[3],)
+        for (listener, code), count in self._refused.items():
+            yield (
+                "sidecar_refused_total",
+                (("listener", listener), ("reason", code)),
+                (count,),
+            )
+        yield "sidecar_retries_total", (), (self.retries,)
+        yield "sidecar_series_overflow_total", (), (self.overflow,)
+
+    def _series(self, key: Key, cluster: ClusterPlan | None) -> _Requests:
+        if len(self._requests) >= self._max:
+            self.overflow += 1
+            key, cluster = _OTHER, None
+        series = self._requests.get(key)
+        if series is None:
+            series = self._requests[key] = _Requests(self._labels(key, cluster))
+        return series
+
+    def _session(self, session: Session) -> list[int]:
+        cluster = session.cluster
+        key = (
+            session.plan.role,
+            session.caller.identity,
+            "" if cluster is None else cluster.name,
+            -1,
+            session.flag,
+        )
+        found = self._sessions.get(key)
+        if found is None:
+            if len(self._sessions) >= self._max:
+                self.overflow += 1
+                key, cluster = _OTHER, None
+            found = self._sessions.setdefault(key, (self._labels(key, cluster), [0, 0, 0, 0]))
+        return found[1]
+
+    def _labels(self, key: Key, cluster: ClusterPlan | None) -> Labels:
+        """Return Istio's labels for a key of ours."""
+        role, peer, _, status, flag = key
+        name, identity = self._workload
+        if role == "other":
+            return (("reporter", "other"), ("response_code", "other"))
+        inbound = role == INBOUND
+        upstream = ""
+        if not inbound and cluster is not None:
+            identities = cluster.identities
+            upstream = next(iter(identities)) if identities and len(identities) == 1 else ""
+        secure = bool(peer) if inbound else cluster is not None and cluster.tls is not None
+        labels = [
+            ("reporter", "destination" if inbound else "source"),
+            ("source_workload", (workload(peer) if peer else "unknown") if inbound else name),
+            ("source_principal", (peer or "unknown") if inbound else identity),
+            ("destination_workload", name if inbound else workload(upstream)),
+            ("destination_principal", identity if inbound else upstream or "unknown"),
+            ("destination_service", "unknown" if cluster is None else cluster.service),
+            ("request_protocol", "tcp" if status == -1 else "http"),
+            ("response_flags", flag or "-"),
+            ("connection_security_policy", "mutual_tls" if secure else "none"),
+        ]
+        if status != -1:
+            labels.append(("response_code", str(status)))
+        return tuple(labels)
+
+
+_OTHER: Final[Key] = ("other", "", "other", 0, "")

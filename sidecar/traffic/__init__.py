@@ -1,0 +1,1 @@
+"""Decisions as arithmetic: `now` and chance are arguments."""

@@ -1,0 +1,1 @@
+"""Bytes in, events out: the codecs; no I/O, no clock."""

@@ -1,0 +1,1 @@
+"""The child process: messages in, compile, swap, report."""

@@ -1,0 +1,5 @@
+"""`python -m sidecar.worker`: see `sidecar.worker.main`."""
+
+from sidecar.worker.main import main
+
+main()
