@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from sidecar.core import pool
 from sidecar.core.timers import Timer
@@ -89,7 +89,7 @@ class Http1Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there, its TLS handshake done and the peer's identity checked."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop does not inherit it
         self.transport = transport
         self.is_open = True
         owner, self.owner = self.owner, None

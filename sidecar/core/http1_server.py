@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from sidecar.core.exchange import Exchange
 from sidecar.core.replies import Reply, reply_for
@@ -81,7 +81,7 @@ class Http1Server(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A caller is there."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop does not inherit it
         self.transport = transport
         self.listener.connections.add(self)
         self._await_head()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from sidecar.core.replies import reply_for
 from sidecar.core.timers import Timer
@@ -78,7 +78,7 @@ class Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A caller is there: find the endpoint."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop does not inherit it
         self.transport = transport
         self.listener.connections.add(self)
         for sink in self.engine.sinks:
@@ -248,7 +248,7 @@ class UpstreamHalf(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The endpoint is there."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop does not inherit it
         self.transport = transport
         if self.session.closing:
             self.session._give_back()

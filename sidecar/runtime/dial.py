@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from typing import Final, final
+from typing import Final, cast, final
 
 from sidecar.core.book import Endpoint
 from sidecar.core.http1_client import Http1Client
@@ -96,7 +96,7 @@ class _First(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Connected: say whose connection it is, then begin TLS or hand over."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop does not inherit it
         self.transport = transport
         transport.set_write_buffer_limits(WRITE_HIGH)
         sock = transport.get_extra_info("socket")

@@ -1,7 +1,7 @@
 """What an accepted connection is: PROXY header, TLS and protocol are found out before it is served."""
 
 import asyncio
-from typing import Final, final
+from typing import Final, cast, final
 
 from sidecar.core.http1_server import Http1Server, own_reply
 from sidecar.core.tcp import Session
@@ -37,7 +37,7 @@ class Front(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody has connected."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop does not inherit it
         if self._transport is not None:  # the TLS layer: its handshake is done
             self._transport = transport
             self._detect()

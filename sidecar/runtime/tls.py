@@ -9,7 +9,7 @@ read before TLS was recognised (docs/decisions).
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from sidecar.errors import IdentityError
 from sidecar.identity.spiffe import refusal
@@ -68,7 +68,7 @@ class Tls(asyncio.Transport, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the handshake."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast("asyncio.Transport", transport)  # uvloop does not inherit it
         self._raw = transport
         self._handshake()
 

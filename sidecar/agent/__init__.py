@@ -1,0 +1,1 @@
+"""The parent process: sources, issuers, supervision, statistics."""

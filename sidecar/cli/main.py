@@ -1,0 +1,157 @@
+"""The command line: arguments to the agent."""
+
+import json
+import sys
+import urllib.error
+import urllib.request
+from typing import Any, NoReturn
+
+import click
+
+from sidecar import __version__
+from sidecar.errors import ConfigErrors, SidecarError
+
+ADMIN = "127.0.0.1:15000"
+
+
+class _Group(click.Group):
+    """Turns our errors into a sentence and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ConfigErrors as errors:
+            click.echo(str(errors), err=True)
+            sys.exit(1)
+        except SidecarError as error:
+            click.echo(f"sidecar: {error.detail}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sidecar")
+def main() -> None:
+    """A service mesh proxy for machines that are not in Kubernetes.
+
+    It runs beside a service: inbound it takes mutual TLS and checks who calls; outbound it routes,
+    balances, retries and secures.
+    """
+
+
+@main.command()
+@click.argument("config", type=click.Path())
+def run(config: str) -> None:
+    """Run the sidecar that CONFIG describes, until SIGTERM or Ctrl-C.
+
+    CONFIG and the certificate files are watched: a change is applied without dropping traffic, and a
+    bad one is refused while the running configuration stays. SIGHUP does the same at once and opens
+    log files again.
+    """
+    from sidecar.agent.app import run as run_agent  # noqa: PLC0415 - only this command needs it
+    from sidecar.sources.file import FileSource  # noqa: PLC0415
+
+    sys.exit(run_agent(FileSource(config)))
+
+
+@main.command()
+@click.argument("config", type=click.Path())
+def check(config: str) -> None:
+    """Say whether CONFIG is good, or everything that is wrong with it."""
+    from sidecar.compiler.snapshot import check as check_snapshot  # noqa: PLC0415
+    from sidecar.issuers import files  # noqa: PLC0415
+    from sidecar.sources.file import FileSource  # noqa: PLC0415
+
+    source = FileSource(config)
+    try:
+        snapshot = source.load()
+        secret = files.load(snapshot.certificates) if snapshot.certificates is not None else None
+        check_snapshot(snapshot, secret)
+    except ConfigErrors as errors:
+        for error in source.locate(errors).errors:
+            click.echo(str(error), err=True)
+        sys.exit(1)
+    click.echo(
+        f"{config}: good: {len(snapshot.inbound)} inbound and {len(snapshot.outbound)} outbound"
+        f" listeners, {len(snapshot.clusters)} clusters"
+    )
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of the config file, for editors."""
+    from sidecar.sources.schema import json_schema  # noqa: PLC0415
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@main.command()
+@click.option("--admin", default=ADMIN, show_default=True, help="Admin interface to ask.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was answered, as JSON.")
+def status(admin: str, as_json: bool) -> None:  # noqa: FBT001 - click passes it so
+    """Show what a running sidecar does."""
+    info = _ask(admin, "/server_info")
+    endpoints = _ask(admin, "/clusters?format=json")
+    if as_json:
+        click.echo(json.dumps({"server_info": info, "clusters": endpoints}, indent=2))
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    console = Console()
+    console.print(
+        f"{info['state']}: plan {info['version']}, release {info['release']}, pid {info['pid']},"
+        f" up {info['uptime_seconds']} s, from {info['source']}"
+    )
+    if info["last_error"]:
+        console.print(f"last reload refused: {info['last_error']}", style="red", markup=False)
+    table = Table("cluster", "endpoint", "available", "active", "connections", "requests", "failures")
+    for row in endpoints:
+        table.add_row(
+            row["cluster"], row["address"], "yes" if row["available"] else "no",
+            *(str(row[k]) for k in ("active", "connections", "requests", "failures")),
+        )  # fmt: skip
+    console.print(table)
+
+
+@main.command()
+@click.option("--admin", default=ADMIN, show_default=True, help="Admin interface to ask.")
+def drain(admin: str) -> None:
+    """Have a running sidecar finish what is under way, and exit."""
+    click.echo(_open(urllib.request.Request(f"http://{admin}/drain", method="POST")).strip())
+
+
+@main.command()
+@click.option("--check", "check_it", is_flag=True, help="Send 500 requests, verify, exit 0 or 1.")
+def demo(check_it: bool) -> None:  # noqa: FBT001 - click passes it so
+    """Run two workloads with a sidecar each on this machine, and mutual TLS between them."""
+    from sidecar.cli.demo import run_demo  # noqa: PLC0415
+
+    sys.exit(run_demo(check=check_it))
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"sidecar {__version__} (Python {sys.version.split()[0]})")
+
+
+def _ask(admin: str, path: str) -> Any:
+    return json.loads(_open(urllib.request.Request(f"http://{admin}{path}")))
+
+
+def _open(request: urllib.request.Request) -> str:
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - http, written above
+            text: str = answer.read().decode()
+            return text
+    except (urllib.error.URLError, OSError) as error:
+        _give_up(request.host, getattr(error, "reason", error))
+
+
+def _give_up(admin: str, reason: object) -> NoReturn:
+    click.echo(
+        f"sidecar: no sidecar answers on {admin} ({reason}); is it running, and is `admin` that"
+        " address in its config?",
+        err=True,
+    )
+    sys.exit(1)

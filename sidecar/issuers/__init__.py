@@ -1,0 +1,1 @@
+"""Who gives us key material, one a file."""

@@ -1,0 +1,100 @@
+"""The agent's half of metrics: samples to the Prometheus text format."""
+
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol, final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from sidecar.telemetry.buckets import DURATION_BUCKETS, SIZE_BUCKETS
+
+_EDGES: Final = {
+    "istio_request_duration_milliseconds": DURATION_BUCKETS,
+    "istio_request_bytes": SIZE_BUCKETS,
+    "istio_response_bytes": SIZE_BUCKETS,
+}
+_HELP: Final = {
+    "istio_requests_total": "Requests, by outcome.",
+    "istio_request_duration_milliseconds": "From request head to the end of the response.",
+    "istio_request_bytes": "Octets of request bodies.",
+    "istio_response_bytes": "Octets of response bodies.",
+    "istio_tcp_connections_opened_total": "Opaque sessions begun.",
+    "istio_tcp_connections_closed_total": "Opaque sessions ended.",
+    "istio_tcp_sent_bytes_total": "Octets sent to callers of opaque sessions.",
+    "istio_tcp_received_bytes_total": "Octets received from callers of opaque sessions.",
+    "sidecar_refused_total": "Connections and requests refused before they were served.",
+    "sidecar_retries_total": "Attempts after the first of an exchange.",
+    "sidecar_worker_restarts_total": "Workers that were replaced.",
+}
+
+
+class SampleLike(Protocol):
+    """One series: see `runtime.messages.Sample`."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    values: tuple[float, ...]
+
+
+def render(samples: Iterable[SampleLike]) -> bytes:
+    """Return `samples` in the text exposition format 0.0.4."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Samples(samples))
+    return generate_latest(registry)
+
+
+@final
+class _Samples(Collector):
+    """Hands the samples to prometheus_client, family by family."""
+
+    def __init__(self, samples: Iterable[SampleLike]) -> None:
+        self._families: Final[dict[str, list[SampleLike]]] = {}
+        for sample in samples:
+            self._families.setdefault(sample.name, []).append(sample)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield one family after the other."""
+        for name, samples in sorted(self._families.items()):
+            text = _HELP.get(name, name.replace("_", " "))
+            edges = _EDGES.get(name)
+            for names, rows in _by_label_names(samples):
+                if edges is not None:
+                    yield _histogram(name, text, names, edges, rows)
+                    continue
+                kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+                family = kind(name, text, labels=names)
+                for labels, values in rows:
+                    family.add_metric(labels, values[0])
+                yield family
+
+
+Rows = list[tuple[list[str], tuple[float, ...]]]
+
+
+def _by_label_names(samples: list[SampleLike]) -> Iterator[tuple[list[str], Rows]]:
+    groups: dict[tuple[str, ...], Rows] = {}
+    for sample in samples:
+        names = tuple(name for name, _ in sample.labels)
+        groups.setdefault(names, []).append(([v for _, v in sample.labels], sample.values))
+    for names, rows in groups.items():
+        yield list(names), rows
+
+
+def _histogram(
+    name: str, text: str, names: list[str], edges: tuple[float, ...], rows: Rows
+) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=names)
+    for labels, (total, *counts) in rows:
+        buckets = []
+        running = 0.0
+        for edge, count in zip((*map(str, edges), "+Inf"), counts, strict=True):
+            running += count
+            buckets.append((edge, running))
+        family.add_metric(labels, buckets, total)
+    return family

@@ -1,0 +1,150 @@
+"""Does the tree keep the rules that no single file can show: floors, links, pins, addresses?"""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+KEPT_OUT_OF_THE_WORKER = {
+    "yaml",
+    "prometheus_client",
+    "opentelemetry",
+    "grpclib",
+    "cryptography",
+    "click",
+    "rich",
+    "h2",
+}
+MADE = {"__pycache__", "dist", "build", "htmlcov"}  # what tools leave behind, not what we write
+HIDDEN_BUT_OURS = {".ci", ".gitignore", ".dockerignore"}  # other dot names are tools' too
+
+# Imports all a worker is made of, finds the plug-ins as the compiler does, tells what is loaded.
+WORKER = """
+import importlib, pkgutil, sys
+import sidecar.worker as worker
+for found in pkgutil.iter_modules(worker.__path__):
+    importlib.import_module(f"sidecar.worker.{found.name}")
+from sidecar.plugin import discover
+for package in ("sidecar.filters", "sidecar.balancers"):
+    discover(package)
+print(*sys.modules, sep="\\n")
+"""
+
+
+def files(*endings: str) -> Iterator[Path]:
+    """Yield the project's own text files, `endings` as in `.py`; none given means all."""
+    for path in sorted(ROOT.rglob("*")):
+        parts = set(path.relative_to(ROOT).parts)
+        hidden = {part for part in parts if part.startswith(".")}
+        if not path.is_file() or parts & MADE or hidden - HIDDEN_BUT_OURS:
+            continue
+        if not endings or path.suffix in endings:
+            yield path
+
+
+def words(text: str) -> str:
+    """Return the anchor that a heading gets: lower case, words joined by hyphens."""
+    return re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-")
+
+
+def test_a_worker_loads_nothing_slow_or_large() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", WORKER], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+    assert told.returncode == 0, told.stderr
+    loaded = set(told.stdout.split())
+    assert "sidecar.core.exchange" in loaded, "this is not what a worker runs"
+    assert {name.partition(".")[0] for name in loaded} & KEPT_OUT_OF_THE_WORKER == set()
+
+
+def floors() -> dict[str, int]:
+    """Return the floor of each room, counted from the ground, as pyproject.toml lists them."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    layers = tools["importlinter"]["contracts"][0]["layers"]
+    return {
+        room: floor
+        for floor, layer in enumerate(reversed(layers))
+        for room in re.findall(r"\w+", layer)
+    }
+
+
+def test_even_for_annotations_no_room_looks_upward() -> None:
+    # The import contracts leave `if TYPE_CHECKING:` out, because such imports make no cycle.
+    floor = floors()
+    upward = []
+    for path in files(".py"):
+        place = path.relative_to(ROOT).with_suffix("").parts
+        if place[0] != "sidecar" or len(place) < 2 or place[1] == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                room = name.split(".")[1:2]
+                if not name.startswith("sidecar.") or room == [place[1]]:
+                    continue
+                if floor[room[0]] >= floor[place[1]]:
+                    upward.append(f"{'/'.join(place)} imports {name}")
+
+    assert upward == []
+
+
+def pages() -> list[Path]:
+    return [*files(".md")]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_inside_the_docs_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        goal = (page.parent / name) if name else page
+        if not goal.exists():
+            broken.append(target)
+        elif anchor and goal.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", goal.read_text(), re.MULTILINE)
+            if anchor not in map(words, headings):
+                broken.append(target)
+
+    assert broken == []
+
+
+def test_no_file_names_a_place_on_one_machine() -> None:
+    # Put together here, so that this file does not find itself. Tests may look for vectors that
+    # lie beside the repository, and skip where there are none.
+    machine = re.compile(rb"/" + rb"work/|/tmp/" + rb"w/|/root/" + rb"\.pyenv")
+    beside = re.compile(rb"\.\./" + rb"shared")
+    found = []
+    for path in files():
+        content = path.read_bytes()
+        in_tests = path.relative_to(ROOT).parts[0] == "tests"
+        if machine.search(content) or (beside.search(content) and not in_tests):
+            found.append(str(path.relative_to(ROOT)))
+
+    assert found == []
+
+
+def test_no_lock_names_an_index() -> None:
+    locks = [*files(".lock")]
+
+    assert {path.name for path in locks} >= {"requirements.lock", "requirements-dev.lock"}
+    for path in locks:
+        assert re.findall(r"^-|://", path.read_text(), re.MULTILINE) == []
+
+
+def test_every_pin_carries_a_hash() -> None:
+    for path in files(".lock"):
+        text = re.sub(r"\\\n", " ", path.read_text())
+        pins = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+        assert [pin.split()[0] for pin in pins if "--hash=sha256:" not in pin] == []
