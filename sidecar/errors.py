@@ -69,7 +69,7 @@ class ConfigError(SidecarError):
         return f"{where}{self.path}: {self.detail}" if self.path else f"{where}{self.detail}"
 
 
-class ConfigErrors(SidecarError):
+class ConfigErrors(SidecarError):  # noqa: N818 - several of them
     """All that a check found, in the order of the file."""
 
     def __init__(self, errors: Sequence[ConfigError]) -> None:

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.compiler.snapshot import check
+from sidecar.issuers.ephemeral import Authority
+from sidecar.sources.file import FileSource
+
 ROOT = Path(__file__).parents[1]
 KEPT_OUT_OF_THE_WORKER = {
     "yaml",
@@ -29,7 +33,8 @@ WORKER = """
 import importlib, pkgutil, sys
 import sidecar.worker as worker
 for found in pkgutil.iter_modules(worker.__path__):
-    importlib.import_module(f"sidecar.worker.{found.name}")
+    if found.name != "__main__":  # which would run it
+        importlib.import_module(f"sidecar.worker.{found.name}")
 from sidecar.plugin import discover
 for package in ("sidecar.filters", "sidecar.balancers"):
     discover(package)
@@ -118,6 +123,20 @@ def test_every_link_inside_the_docs_leads_somewhere(page: Path) -> None:
                 broken.append(target)
 
     assert broken == []
+
+
+def test_the_five_lines_of_the_readme_are_five_and_good(tmp_path: Path) -> None:
+    found = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    config = tmp_path / "sidecar.yaml"
+    config.write_text(found[1])
+
+    snapshot = FileSource(str(config)).load()
+
+    workload = snapshot.workload
+    check(snapshot, Authority(workload.trust_domain).issue(workload.identity))
+    assert len(found[1].splitlines()) == 5
+    assert (workload.name, snapshot.inbound[0].mtls) == ("web", "strict")
 
 
 def test_no_file_names_a_place_on_one_machine() -> None:

@@ -51,15 +51,19 @@ def sum_endpoints(workers: Iterable[Iterable[EndpointStatus]]) -> list[EndpointS
         for status in statuses:
             key = (status.cluster, status.address)
             old = found.get(key)
-            found[key] = status if old is None else EndpointStatus(
-                status.cluster,
-                status.address,
-                status.weight,
-                status.active + old.active,
-                status.connections + old.connections,
-                status.idle + old.idle,
-                status.requests + old.requests,
-                status.failures + old.failures,
-                status.available and old.available,
+            found[key] = (
+                status
+                if old is None
+                else EndpointStatus(
+                    status.cluster,
+                    status.address,
+                    status.weight,
+                    status.active + old.active,
+                    status.connections + old.connections,
+                    status.idle + old.idle,
+                    status.requests + old.requests,
+                    status.failures + old.failures,
+                    status.available and old.available,
+                )
             )
     return list(found.values())

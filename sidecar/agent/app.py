@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -70,7 +71,7 @@ class Agent:
         self._notifier: Final = Notifier()
         self._workers: Final[list[Worker]] = []
         self._retired: Final = Retired()
-        self._sockets: Final[dict[str, sockets.socket.socket]] = {}
+        self._sockets: Final[dict[str, socket.socket]] = {}
         self._snapshot: Snapshot | None = None
         self._secret: Secret | None = None
         self._resolved: Final[dict[str, tuple[str, ...]]] = {}
@@ -127,7 +128,7 @@ class Agent:
         self._notifier.ready(f"running plan {version_of(snapshot)}")
         self._watcher = spawn(self._watch(), name="watch", on_error=_bug)
         if self._notifier.watchdog:
-            spawn(self._feed_watchdog(), name="watchdog", on_error=_bug)
+            _ = spawn(self._feed_watchdog(), name="watchdog", on_error=_bug)
 
     async def stop(self, seconds: float) -> None:
         """Drain the workers within `seconds`, then end them."""
@@ -292,7 +293,7 @@ class Agent:
             for address in added:
                 sockets.close(address, self._sockets.pop(address))
             raise OperationError("push-refused", problem)
-        kept = {x.address for x in (*snapshot.inbound, *snapshot.outbound)}
+        kept = _addresses(snapshot)
         for address in [a for a in self._sockets if a not in kept]:
             sockets.close(address, self._sockets.pop(address))
         self._remember(snapshot)
@@ -303,10 +304,10 @@ class Agent:
         """Bind what is not bound yet; all or nothing."""
         added = []
         try:
-            for listener in (*snapshot.inbound, *snapshot.outbound):
-                if listener.address not in self._sockets:
-                    self._sockets[listener.address] = sockets.bind(listener.address)
-                    added.append(listener.address)
+            for address in _addresses(snapshot):
+                if address not in self._sockets:
+                    self._sockets[address] = sockets.bind(address)
+                    added.append(address)
         except OperationError:
             for address in added:
                 sockets.close(address, self._sockets.pop(address))
@@ -346,7 +347,7 @@ class Agent:
     # Workers:
 
     def _greeted(self, worker: Worker) -> None:
-        spawn(self._push(worker), name="push", on_error=_bug)
+        _ = spawn(self._push(worker), name="push", on_error=_bug)
 
     async def _first_push(self, worker: Worker) -> str | None:
         """Wait until a worker that was started runs the plan."""
@@ -367,7 +368,7 @@ class Agent:
         waiting = worker.acks.get(version)
         if waiting is None:
             waiting = worker.acks[version] = asyncio.get_running_loop().create_future()
-        wanted = {x.address for x in (*snapshot.inbound, *snapshot.outbound)}
+        wanted = _addresses(snapshot)
         worker.sent &= wanted
         new = tuple(a for a in self._sockets if a in wanted and a not in worker.sent)
         worker.sent |= wanted
@@ -448,7 +449,7 @@ class Agent:
         try:
             return await pages.start(self, address)
         except OSError as error:
-            host, _, port = address.rpartition(":")
+            port = address.rpartition(":")[2]
             who = sockets.owner(int(port)) if port.isdigit() else ""
             detail = f"port {port} is taken{f' by {who}' if who else ''}: the admin interface"
             if error.errno != 98:
@@ -477,7 +478,7 @@ async def _run(source: Source) -> int:
 
     def hung_up() -> None:
         agent.reopen()
-        spawn(agent.reload(), name="reload", on_error=_bug)
+        _ = spawn(agent.reload(), name="reload", on_error=_bug)
 
     loop.add_signal_handler(signal.SIGHUP, hung_up)
     try:
@@ -510,6 +511,11 @@ async def _answer(waiting: "asyncio.Future[Nack | None]") -> str | None:
     if nack is None:
         return None
     return "; ".join(f"{path}: {detail}" for path, detail in nack.errors)
+
+
+def _addresses(snapshot: Snapshot) -> set[str]:
+    """Return where `snapshot` listens."""
+    return {x.address for x in snapshot.inbound} | {x.address for x in snapshot.outbound}
 
 
 def _state_dir(snapshot: Snapshot) -> str:

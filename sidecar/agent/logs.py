@@ -25,7 +25,9 @@ class _Form(logging.Formatter):
         if self._json:
             return json.dumps(row)
         return " ".join(
-            f"{k}={v}" if v.isprintable() and " " not in v and '"' not in v else f"{k}={json.dumps(v)}"
+            f"{k}={v}"
+            if v.isprintable() and " " not in v and '"' not in v
+            else f"{k}={json.dumps(v)}"
             for k, v in row.items()
         )
 

@@ -167,7 +167,7 @@ class Worker:
                 waiting.cancel()
         self.acks.clear()
         if self._process is not None:
-            self._loop.run_in_executor(None, self._process.wait)  # no zombie stays
+            self._reaped = self._loop.run_in_executor(None, self._process.wait)  # no zombie stays
             self._process = None
         self.ended.set()
         if self._stopping:
@@ -175,7 +175,9 @@ class Worker:
         self.restarts += 1
         self._quick = self._quick + 1 if self._loop.time() - self._started < QUICK_DEATH else 0
         delay = BACKOFF[min(self._quick, len(BACKOFF) - 1)]
-        log.warning("worker %d (pid %d) is gone: another starts in %g s", self.index, self.pid, delay)
+        log.warning(
+            "worker %d (pid %d) is gone: another starts in %g s", self.index, self.pid, delay
+        )
         self._loop.call_later(delay, self._again)
 
     def _again(self) -> None:

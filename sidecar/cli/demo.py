@@ -56,17 +56,7 @@ async def _demo(directory: Path, ports: Ports, *, check: bool) -> int:
     _write_configs(directory, ports, app_ports)
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        for name in ("catalog", "web"):
-            with open(directory / f"{name}.log", "wb") as log:
-                processes.append(
-                    subprocess.Popen(  # noqa: S603 - our own module, no shell
-                        [sys.executable, "-m", "sidecar", "run", str(directory / f"{name}.yaml")],
-                        stdout=log,
-                        stderr=log,
-                        start_new_session=True,
-                        env={**os.environ, "XDG_STATE_HOME": str(directory / "state")},
-                    )
-                )
+        processes += [_start(directory, name) for name in ("catalog", "web")]
         await _until_ready(directory, ports, processes)
         if check:
             return await asyncio.to_thread(verify, ports, WEB)
@@ -83,6 +73,18 @@ async def _demo(directory: Path, ports: Ports, *, check: bool) -> int:
                 process.kill()
         for app in apps:
             app.close()
+
+
+def _start(directory: Path, name: str) -> subprocess.Popen[bytes]:
+    """Start the sidecar of one workload; what it prints goes to a file."""
+    with open(directory / f"{name}.log", "wb") as log:
+        return subprocess.Popen(  # noqa: S603 - our own module, no shell
+            [sys.executable, "-m", "sidecar", "run", str(directory / f"{name}.yaml")],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for the demo, which ends them in order
+            env={**os.environ, "XDG_STATE_HOME": str(directory / "state")},
+        )
 
 
 def _app(version: str) -> Callable[[Request], Any]:
@@ -220,7 +222,7 @@ def _requests(ports: Ports) -> dict[str, float]:
     found = {}
     for name, admin in (("web", ports.web_admin), ("catalog", ports.catalog_admin)):
         url = f"http://127.0.0.1:{admin}/stats?format=json"
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own
+        with urllib.request.urlopen(url, timeout=2) as answer:
             rows = json.load(answer)
         found[name] = sum(r["values"][0] for r in rows if r["name"] == "istio_requests_total")
     return found

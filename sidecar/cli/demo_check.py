@@ -62,9 +62,7 @@ def _findings(ports: PortsLike, caller: str) -> Iterator[Finding]:
     yield Finding(f"{REQUESTS} requests answered 200", statuses == {200: REQUESTS}, str(statuses))
     v2 = versions.get("v2", 0)
     spread = 4.5 * math.sqrt(REQUESTS * SHARE * (1 - SHARE))  # 1 in 150,000 by chance
-    yield Finding(
-        "90 % to v1, 10 % to v2", abs(v2 - REQUESTS * SHARE) <= spread, f"v2 got {v2}"
-    )
+    yield Finding("90 % to v1, 10 % to v2", abs(v2 - REQUESTS * SHARE) <= spread, f"v2 got {v2}")
     canary = set()
     for _ in range(CANARY):
         connection.request("GET", "/items", headers={"x-canary": "v2"})
@@ -86,7 +84,9 @@ def _plaintext(port: int) -> Finding:
         connection.request("GET", "/items")
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace").strip()
-        return Finding("plaintext is refused", answer.status == 400, f"{answer.status}: {text[:60]}")
+        return Finding(
+            "plaintext is refused", answer.status == 400, f"{answer.status}: {text[:60]}"
+        )
     except (http.client.HTTPException, OSError) as error:
         return Finding("plaintext is refused", True, type(error).__name__)
     finally:

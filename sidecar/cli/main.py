@@ -87,7 +87,7 @@ def schema() -> None:
 @main.command()
 @click.option("--admin", default=ADMIN, show_default=True, help="Admin interface to ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was answered, as JSON.")
-def status(admin: str, as_json: bool) -> None:  # noqa: FBT001 - click passes it so
+def status(admin: str, as_json: bool) -> None:
     """Show what a running sidecar does."""
     info = _ask(admin, "/server_info")
     endpoints = _ask(admin, "/clusters?format=json")
@@ -104,7 +104,9 @@ def status(admin: str, as_json: bool) -> None:  # noqa: FBT001 - click passes it
     )
     if info["last_error"]:
         console.print(f"last reload refused: {info['last_error']}", style="red", markup=False)
-    table = Table("cluster", "endpoint", "available", "active", "connections", "requests", "failures")
+    table = Table(
+        "cluster", "endpoint", "available", "active", "connections", "requests", "failures"
+    )
     for row in endpoints:
         table.add_row(
             row["cluster"], row["address"], "yes" if row["available"] else "no",
@@ -122,7 +124,7 @@ def drain(admin: str) -> None:
 
 @main.command()
 @click.option("--check", "check_it", is_flag=True, help="Send 500 requests, verify, exit 0 or 1.")
-def demo(check_it: bool) -> None:  # noqa: FBT001 - click passes it so
+def demo(check_it: bool) -> None:
     """Run two workloads with a sidecar each on this machine, and mutual TLS between them."""
     from sidecar.cli.demo import run_demo  # noqa: PLC0415
 

@@ -7,6 +7,7 @@ from typing import Final, final
 
 from sidecar.core.api import Draw
 from sidecar.core.book import Book, ClusterState, Endpoint
+from sidecar.core.http1_client import begin
 from sidecar.core.plan import ClusterPlan, Dial
 from sidecar.errors import ConfigError, IdentityError
 from sidecar.identity.spiffe import is_spiffe_id
@@ -55,6 +56,7 @@ class ClusterCompiler:
             plugin.make(endpoints, self._draw),
             self._dial,
             self._reader,
+            begin,
         )
         plan.service = cluster.service or cluster.name
         plan.connect_timeout = cluster.connect_timeout
@@ -95,7 +97,9 @@ class ClusterCompiler:
             near = difflib.get_close_matches(cluster.balancer, names, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
             errors.append(
-                ConfigError(f"{path}.balancer", f"no balancer is called {cluster.balancer!r} ({hint})")
+                ConfigError(
+                    f"{path}.balancer", f"no balancer is called {cluster.balancer!r} ({hint})"
+                )
             )
         for index, identity in enumerate(cluster.tls.identities):
             if not is_spiffe_id(identity):
@@ -103,11 +107,10 @@ class ClusterCompiler:
                     ConfigError(f"{path}.tls.identities[{index}]", f"no SPIFFE ID: {identity!r}")
                 )
 
-    def _endpoints(
-        self, cluster: Cluster, state: ClusterState, path: str
-    ) -> tuple[Endpoint, ...]:
+    def _endpoints(self, cluster: Cluster, state: ClusterState, path: str) -> tuple[Endpoint, ...]:
         """Return the endpoints, those that were there before with their connections and load."""
         known = state.endpoints
+        wanted: list[tuple[str, int, dict[str, str]]]
         if cluster.dns is not None:
             wanted = [(address, 1, {}) for address in state.resolved or ()]
         else:
@@ -146,7 +149,9 @@ class ClusterCompiler:
             secret = self._secret
             if secret is None:
                 self._errors.append(
-                    ConfigError(path, "mutual needs the workload's certificates: set `certificates`")
+                    ConfigError(
+                        path, "mutual needs the workload's certificates: set `certificates`"
+                    )
                 )
                 return None
             return mutual_tls(secret.certificate, secret.key, secret.roots)

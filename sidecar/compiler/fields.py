@@ -51,7 +51,9 @@ def text_test(match: StringMatch, path: str, errors: list[ConfigError]) -> Text:
     """Return the test of one text; an absent text passes only `present: false` and inversions."""
     given = [k for k in _KINDS if getattr(match, k) is not None]
     if len(given) != 1:
-        errors.append(ConfigError(path, f"expected exactly one of {', '.join(_KINDS)}; got {given}"))
+        errors.append(
+            ConfigError(path, f"expected exactly one of {', '.join(_KINDS)}; got {given}")
+        )
         return lambda value: False
     test = _plain_test(match, given[0], path, errors)
     if match.invert:

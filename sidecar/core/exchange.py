@@ -46,8 +46,9 @@ HOLD_LIMIT: Final = 65536  # octets of body held while no connection is there, b
 class Downstream(Protocol):
     """The caller's side of one exchange."""
 
-    timer: Timer
-    """Free for the exchange's use while it lasts; its callback calls `Exchange.due`."""
+    @property
+    def timer(self) -> Timer:
+        """Free for the exchange's use while it lasts; its callback calls `Exchange.due`."""
 
     def respond(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
         """Send the response's head, and the first of its body."""
@@ -563,4 +564,3 @@ class Exchange:
             self.downstream.cut()
         else:
             self.downstream.closed()
-

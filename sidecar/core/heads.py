@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from sidecar.core.exchange import Exchange
     from sidecar.core.types import Engine
 
-_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT: Final = re.compile(
+    rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 
 

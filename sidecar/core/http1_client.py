@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 
 MAX_INTERIM: Final = 16  # 1xx responses before the final one; more is a flood
 
+
+def begin(
+    engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, owner: pool.Waiter | None
+) -> None:
+    """Begin a connection: for `owner` alone (whom its PROXY header names), or for whoever waits."""
+    client = Http1Client(engine, cluster, endpoint, owner=owner)
+    cluster.dial(cluster, endpoint, client, None if owner is None else owner.caller)
+
+
 BodyReader = LengthReader | ChunkedReader | CloseReader
 
 
@@ -126,8 +135,11 @@ class Http1Client(asyncio.Protocol):
         chunked = self.chunked = head.chunked
         parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n", head.block, exchange.extra]
         if head.version == 10 and b"host" not in head.found:
-            parts.append(b"Host: " + (self.endpoint.address.encode() if self.endpoint.host else b"")
-                         + b"\r\n")
+            parts.append(
+                b"Host: "
+                + (self.endpoint.address.encode() if self.endpoint.host else b"")
+                + b"\r\n"
+            )
         if head.upgrade is not None and head.length == 0:
             parts += (b"Connection: Upgrade\r\nUpgrade: ", head.upgrade, b"\r\n")
         parts.append(b"\r\n")
@@ -291,7 +303,7 @@ class Http1Client(asyncio.Protocol):
             self._interim(exchange, head)
             if self.exchange is not exchange:
                 return
-            result = data and self.cluster.reader.response(data, exchange.head.method) or None
+            result = (data and self.cluster.reader.response(data, exchange.head.method)) or None
         self.buffer = data
 
     def _interim(self, exchange: Exchange, head: ResponseHead) -> None:

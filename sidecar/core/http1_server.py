@@ -218,8 +218,14 @@ class Http1Server(asyncio.Protocol):
             and reply.flag != "DPE"
         )
         self.transport.write(
-            _own(reply, text, fields, keep=keep, version=exchange.head.version,
-                 bodiless=exchange.head.method == b"HEAD")
+            _own(
+                reply,
+                text,
+                fields,
+                keep=keep,
+                version=exchange.head.version,
+                bodiless=exchange.head.method == b"HEAD",
+            )
         )
 
     def cut(self) -> None:
@@ -286,7 +292,7 @@ class Http1Server(asyncio.Protocol):
             else:
                 known = 0
             self._head(data, known)
-        elif state == BODY or state == DISCARD:
+        elif state in (BODY, DISCARD):
             self._body(data)
         elif state == WAIT:
             self.buffer += data  # pipelined: its turn comes
@@ -314,12 +320,9 @@ class Http1Server(asyncio.Protocol):
             return
         body: LengthReader | ChunkedReader
         body = ChunkedReader() if head.chunked else LengthReader(head.length or 0)
-        try:
-            piece = body.feed(rest) if rest else b""
-        except DownstreamError:
-            # Not one octet of a request whose body is malformed from its start goes upstream.
-            exchange.downstream = self
-            raise
+        # Raises before the exchange begins: of a request whose body is malformed from its start,
+        # not one octet goes upstream.
+        piece = body.feed(rest) if rest else b""
         if body.done and not body.trailers:
             self.state = WAIT
             self.buffer = body.rest
@@ -436,16 +439,23 @@ def _own(
     reply: Reply, text: bytes, fields: bytes, *, keep: bool, version: int, bodiless: bool
 ) -> bytes:
     """Return the octets of a whole response of our own."""
-    connection = b"" if keep and version == 11 else b"Connection: keep-alive\r\n" if keep else (
-        b"Connection: close\r\n"
+    connection = (
+        b""
+        if keep and version == 11
+        else b"Connection: keep-alive\r\n"
+        if keep
+        else (b"Connection: close\r\n")
     )
-    return b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b%b\r\n%b" % (
-        reply.status,
-        _REASONS.get(reply.status, b"Error"),
-        len(text),
-        fields,
-        connection,
-        b"" if bodiless else text,
+    return (
+        b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b%b\r\n%b"
+        % (
+            reply.status,
+            _REASONS.get(reply.status, b"Error"),
+            len(text),
+            fields,
+            connection,
+            b"" if bodiless else text,
+        )
     )
 
 

@@ -12,7 +12,8 @@ from sidecar.core.book import ClusterState, Endpoint
 from sidecar.wire.http1_head import HeadReader, RequestHead
 
 if TYPE_CHECKING:
-    from sidecar.core.types import Caller
+    from sidecar.core.pool import Waiter
+    from sidecar.core.types import Caller, Engine
     from sidecar.errors import UpstreamError
 
 INBOUND: Final = "inbound"
@@ -21,6 +22,8 @@ OUTBOUND: Final = "outbound"
 Condition = Callable[[RequestHead], bool]
 
 Dial = Callable[["ClusterPlan", Endpoint, "Dialled", "Caller | None"], None]
+
+Begin = Callable[["Engine", "ClusterPlan", Endpoint, "Waiter | None"], None]
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 
@@ -45,11 +48,12 @@ class ClusterPlan:
 
     __slots__ = (
         "balancer",
+        "begin",
         "connect_timeout",
         "dial",
         "endpoints",
-        "idle_timeout",
         "identities",
+        "idle_timeout",
         "max_connections",
         "max_pending",
         "max_requests",
@@ -73,8 +77,10 @@ class ClusterPlan:
         balancer: Balancer,
         dial: Dial,
         reader: HeadReader,
+        begin: Begin,
     ) -> None:
         self.name: Final = name
+        self.begin: Final = begin  # makes the client of the cluster's protocol, and dials
         self.state: Final = state
         self.endpoints: Final = endpoints
         self.balancer: Final = balancer

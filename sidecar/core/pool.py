@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from sidecar.core.book import Endpoint
-from sidecar.core.http1_client import Http1Client
 from sidecar.errors import OverloadError, UpstreamError
 
 if TYPE_CHECKING:
+    from sidecar.core.http1_client import Http1Client
     from sidecar.core.plan import ClusterPlan
     from sidecar.core.types import Caller, Engine
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 class Waiter(Protocol):
     """Who waits for a connection."""
 
-    caller: Caller
-    """The downstream end, for a PROXY protocol header."""
-
     waiting: bool
     """Still interested; one that is not is passed over."""
+
+    @property
+    def caller(self) -> Caller:
+        """The downstream end, for a PROXY protocol header."""
 
     def upstream_ready(self, client: Http1Client) -> None:
         """Take `client` and use it."""
@@ -66,8 +67,7 @@ def dial(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint) -> None:
     """Begin a connection for whoever waits first."""
     cluster.state.connections += 1
     endpoint.connections += 1
-    client = Http1Client(engine, cluster, endpoint)
-    cluster.dial(cluster, endpoint, client, None)
+    cluster.begin(engine, cluster, endpoint, None)
 
 
 def _dial_for(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, waiter: Waiter) -> None:
@@ -78,8 +78,7 @@ def _dial_for(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, waiter: 
     state.connections += 1
     endpoint.connections += 1
     waiter.waiting = True
-    client = Http1Client(engine, cluster, endpoint, owner=waiter)
-    cluster.dial(cluster, endpoint, client, waiter.caller)
+    cluster.begin(engine, cluster, endpoint, waiter)
 
 
 def give(cluster: ClusterPlan, endpoint: Endpoint, client: Http1Client) -> bool:

@@ -45,9 +45,7 @@ REPLIES: Final[dict[str, Reply]] = {
     "peer-not-allowed": Reply(403, "RBAC", "the caller's identity is not allowed here"),
     "peer-no-certificate": Reply(403, "RBAC", "the peer showed no certificate"),
     "peer-certificate-expired": Reply(403, "RBAC", "the peer's certificate has expired"),
-    "peer-certificate-not-yet-valid": Reply(
-        403, "RBAC", "the peer's certificate is not valid yet"
-    ),
+    "peer-certificate-not-yet-valid": Reply(403, "RBAC", "the peer's certificate is not valid yet"),
     "peer-unknown-root": Reply(403, "RBAC", "the peer's certificate is of an unknown root"),
     "peer-certificate-refused": Reply(403, "RBAC", "the peer's certificate was refused"),
     "peer-no-identity": Reply(403, "RBAC", "the peer's certificate names no SPIFFE ID"),

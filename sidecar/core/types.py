@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from sidecar.core.api import Draw, Sink
 from sidecar.core.timers import Wheel
@@ -21,8 +21,18 @@ class Engine:
     part expected.
     """
 
-    __slots__ = ("bug", "draining", "draw", "identity", "now", "random_bits", "sampling", "sinks",
-                 "wall", "wheel")
+    __slots__ = (
+        "bug",
+        "draining",
+        "draw",
+        "identity",
+        "now",
+        "random_bits",
+        "sampling",
+        "sinks",
+        "wall",
+        "wheel",
+    )
 
     def __init__(
         self,
@@ -46,6 +56,16 @@ class Engine:
         self.draining = False
 
 
+class Connection(Protocol):
+    """An accepted connection, as its listener sees it."""
+
+    def drain(self) -> None:
+        """Take nothing new; close when what is under way is finished."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
 @final
 class ListenerState:
     """One listener across pushes: its plan of the moment and its open connections."""
@@ -55,7 +75,7 @@ class ListenerState:
     def __init__(self, engine: Engine, plan: ListenerPlan) -> None:
         self.engine: Final = engine
         self.plan = plan
-        self.connections: set[object] = set()
+        self.connections: set[Connection] = set()
 
 
 @final

@@ -56,7 +56,9 @@ def check(secret: Secret) -> list[ConfigError]:
         errors.append(ConfigError("certificates.key", "is not the key of the certificate"))
     end = chain[0].not_valid_after_utc
     if end < datetime.now(UTC):
-        errors.append(ConfigError("certificates.certificate", f"expired on {end:%Y-%m-%d %H:%M} UTC"))
+        errors.append(
+            ConfigError("certificates.certificate", f"expired on {end:%Y-%m-%d %H:%M} UTC")
+        )
     try:
         x509.load_pem_x509_certificates(secret.roots)
     except ValueError:

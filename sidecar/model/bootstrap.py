@@ -7,7 +7,7 @@ from msgspec import Meta
 from sidecar.model.base import Address, Duration, Model
 
 
-class Admin(Model):
+class Admin(Model, frozen=True, kw_only=True):
     """The operator's interface; keep it on loopback."""
 
     SHORT: ClassVar[str] = "address"
@@ -16,7 +16,7 @@ class Admin(Model):
     """Where `/ready`, `/metrics`, the status page and the rest are served. `off` serves none."""
 
 
-class Process(Model):
+class Process(Model, frozen=True, kw_only=True):
     """How the processes run; changes take effect at the next start."""
 
     workers: Annotated[int, Meta(ge=1, le=64)] = 1

@@ -6,7 +6,7 @@ from sidecar.model.base import Address, Count, Duration, Model
 from sidecar.model.endpoint import Endpoint
 
 
-class ClusterTls(Model):
+class ClusterTls(Model, frozen=True, kw_only=True):
     """How connections to the endpoints are secured (Envoy: UpstreamTlsContext)."""
 
     SHORT: ClassVar[str] = "mode"
@@ -25,7 +25,7 @@ class ClusterTls(Model):
     """For `simple`: PEM file with the accepted roots. Empty: the system's."""
 
 
-class Limits(Model):
+class Limits(Model, frozen=True, kw_only=True):
     """Circuit breaking: what the cluster may hold at once, per worker (Envoy: CircuitBreakers)."""
 
     connections: Count = 1024
@@ -44,7 +44,7 @@ class Limits(Model):
     """Retries under way as a share of requests under way (0.2 is 20 %)."""
 
 
-class Cluster(Model):
+class Cluster(Model, frozen=True, kw_only=True):
     """A named set of places (Envoy: config.cluster.v3.Cluster); exactly one of `endpoints` and `dns` is given."""
 
     name: str

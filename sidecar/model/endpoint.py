@@ -7,7 +7,7 @@ from msgspec import Meta
 from sidecar.model.base import Address, Model
 
 
-class Endpoint(Model):
+class Endpoint(Model, frozen=True, kw_only=True):
     """One address that requests may be sent to (Envoy: config.endpoint.v3.LbEndpoint)."""
 
     SHORT: ClassVar[str] = "address"

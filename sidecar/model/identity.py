@@ -5,7 +5,7 @@ from typing import ClassVar
 from sidecar.model.base import Model
 
 
-class Workload(Model):
+class Workload(Model, frozen=True, kw_only=True):
     """Who runs beside this sidecar."""
 
     SHORT: ClassVar[str] = "name"
@@ -32,7 +32,7 @@ class Workload(Model):
         return f"spiffe://{self.trust_domain}/ns/{self.namespace}/sa/{account}"
 
 
-class Certificates(Model):
+class Certificates(Model, frozen=True, kw_only=True):
     """Key material in PEM files; watched, and swapped without dropping a connection."""
 
     certificate: str
@@ -45,7 +45,7 @@ class Certificates(Model):
     """File with the root certificates that peers must chain to."""
 
 
-class Secret(Model):
+class Secret(Model, frozen=True, kw_only=True):
     """Key material itself, as it travels from the agent to the worker; never written to a log."""
 
     certificate: bytes = b""

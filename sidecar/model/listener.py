@@ -8,7 +8,7 @@ from sidecar.model.route import Route
 HttpProtocol = Literal["auto", "http", "tcp"]
 
 
-class Listener(Model):
+class Listener(Model, frozen=True, kw_only=True):
     """What inbound and outbound listeners share (Envoy: config.listener.v3.Listener)."""
 
     name: str = ""
@@ -52,7 +52,7 @@ class Listener(Model):
     """Fields of a request or response head; more are refused (431, 502)."""
 
 
-class InboundListener(Listener):
+class InboundListener(Listener, frozen=True, kw_only=True):
     """Traffic to this workload: terminates mTLS, checks who calls, forwards to the app."""
 
     address: Address = "0.0.0.0:15006"
@@ -71,7 +71,7 @@ class InboundListener(Listener):
     `mtls` is strict, callers without one)."""
 
 
-class OutboundListener(Listener):
+class OutboundListener(Listener, frozen=True, kw_only=True):
     """Traffic from this workload: routed, balanced, retried, secured."""
 
     address: Address = "127.0.0.1:15001"

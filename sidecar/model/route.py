@@ -7,7 +7,7 @@ from msgspec import Meta
 from sidecar.model.base import Count, Duration, Model
 
 
-class StringMatch(Model):
+class StringMatch(Model, frozen=True, kw_only=True):
     """A condition on one text (Envoy: type.matcher.v3.StringMatcher); exactly one kind is given."""
 
     SHORT: ClassVar[str] = "exact"
@@ -31,7 +31,7 @@ class StringMatch(Model):
     """Turn the answer around."""
 
 
-class RouteMatch(Model):
+class RouteMatch(Model, frozen=True, kw_only=True):
     """What a request must have for the route to take it; all that is given must hold."""
 
     hosts: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class RouteMatch(Model):
     """For `protocol: tcp`: server names in the caller's TLS hello; same forms as `hosts`."""
 
 
-class WeightedCluster(Model):
+class WeightedCluster(Model, frozen=True, kw_only=True):
     """One share of a split (Envoy: config.route.v3.WeightedCluster)."""
 
     name: str
@@ -79,7 +79,7 @@ RetryCondition = Literal[
 ]
 
 
-class RetryPolicy(Model):
+class RetryPolicy(Model, frozen=True, kw_only=True):
     """How often, and for what, one exchange may be tried again (Envoy: RetryPolicy)."""
 
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3
@@ -104,7 +104,7 @@ class RetryPolicy(Model):
     """The longest wait between tries."""
 
 
-class Route(Model):
+class Route(Model, frozen=True, kw_only=True):
     """One rule for requests (Envoy: config.route.v3.Route); the first that matches is taken."""
 
     name: str = ""

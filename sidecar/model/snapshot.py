@@ -8,7 +8,7 @@ from sidecar.model.listener import InboundListener, OutboundListener
 from sidecar.model.telemetry import Telemetry
 
 
-class Snapshot(Model):
+class Snapshot(Model, frozen=True, kw_only=True):
     """Everything one sidecar does; the top level of the config file."""
 
     workload: Workload

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from sidecar.model.base import Count, Model, Percent
 
 
-class AccessLog(Model):
+class AccessLog(Model, frozen=True, kw_only=True):
     """One line for every request and every tcp session."""
 
     SHORT: ClassVar[str] = "path"
@@ -17,21 +17,21 @@ class AccessLog(Model):
     """`text`: Envoy's default line, with reason and peer identity appended. `json`: one object a line."""
 
 
-class Metrics(Model):
+class Metrics(Model, frozen=True, kw_only=True):
     """Prometheus series."""
 
     max_series: Count = 2000
     """Label sets kept per worker; what comes beyond is counted under `other`."""
 
 
-class Tracing(Model):
+class Tracing(Model, frozen=True, kw_only=True):
     """W3C trace context."""
 
     sampling: Percent = 1.0
     """Share of the traces begun here that are marked as sampled; a caller's decision is always kept."""
 
 
-class Telemetry(Model):
+class Telemetry(Model, frozen=True, kw_only=True):
     """What is told about the traffic."""
 
     access_log: AccessLog = AccessLog()

@@ -32,7 +32,7 @@ class Dialler:
         self, cluster: ClusterPlan, endpoint: Endpoint, protocol: Dialled, caller: Caller | None
     ) -> None:
         """See `ClusterPlan.dial`."""
-        spawn(
+        _ = spawn(
             self._dial(cluster, endpoint, protocol, caller),
             name=f"dial {endpoint.address}",
             on_error=self._bug,  # type: ignore[arg-type] # Engine.bug, kept opaque to avoid a cycle

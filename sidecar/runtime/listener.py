@@ -275,4 +275,3 @@ class _Joined(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._layer.resume_writing()
-

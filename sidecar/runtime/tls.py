@@ -291,4 +291,3 @@ class Tls(asyncio.Transport, asyncio.Protocol):
             self._raw.abort()
         if app is not None:
             app.connection_lost(IdentityError("upstream-tls-failed", reason))
-

@@ -54,6 +54,7 @@ class _Walker:
 
     def struct(self, data: Any, kind: inspect.Type, path: str, unit: str = "") -> Any:
         assert isinstance(kind, inspect.StructType)
+        assert issubclass(kind.cls, Model)
         short = kind.cls.SHORT
         if short and not isinstance(data, dict) and data is not None and not isinstance(data, list):
             data = {short: data}

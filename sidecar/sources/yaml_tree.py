@@ -97,7 +97,7 @@ class _Reader:
 
 def _scalar(node: yaml.Node) -> Any:
     text = node.value
-    if node.style is not None or not isinstance(text, str):
+    if getattr(node, "style", None) is not None or not isinstance(text, str):
         return text
     if text in ("", "~", "null"):
         return None

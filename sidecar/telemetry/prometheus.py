@@ -37,9 +37,12 @@ _HELP: Final = {
 class SampleLike(Protocol):
     """One series: see `runtime.messages.Sample`."""
 
-    name: str
-    labels: tuple[tuple[str, str], ...]
-    values: tuple[float, ...]
+    @property
+    def name(self) -> str: ...
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def values(self) -> tuple[float, ...]: ...
 
 
 def render(samples: Iterable[SampleLike]) -> bytes:

@@ -1,7 +1,8 @@
 """Where an HTTP/1 body ends, and what octets are in it (RFC 9112 §6 and §7).
 
 Three readers with one interface: `feed` returns the body octets found; after `done`, `rest` is what
-came behind the body and `trailers` the raw trailer lines, each with its CRLF.
+came behind the body and `trailers` the raw trailer lines, each with its CRLF.  Nothing is to be fed
+to a reader that is done or has raised.
 """
 
 import re
@@ -13,24 +14,51 @@ MAX_CHUNK_DIGITS: Final = 16  # 64 bits
 MAX_CHUNK_LINE: Final = 256  # octets of a chunk-size line; extensions are never needed
 MAX_EXTENSIONS: Final = 16384  # octets of extensions in one body: more is amplification
 MAX_TRAILERS: Final = 8192  # octets
-MAX_TRAILER_FIELDS: Final = 100
+MAX_TRAILER_FIELDS: Final = 100  # as many as a head may have
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
+FORBIDDEN_TRAILERS: Final = frozenset(
+    # Where the message ends, and what the connection does next: smuggling.
+    b"connection keep-alive te trailer transfer-encoding upgrade http2-settings expect"
+    # Where it goes: routing.
+    b" host forwarded via max-forwards x-real-ip x-rewrite-url x-http-method x-http-method-override"
+    b" x-method-override"
+    # Who sends it.
+    b" authorization www-authenticate cookie cookie2 set-cookie set-cookie2 origin"
+    # On what condition it holds, and how long: decided before the body (RFC 9110 §6.5.1).
+    b" range cache-control pragma age date expires location retry-after vary warning"
+    # Which trace and request it belongs to: peers believe us in that.
+    b" x-request-id traceparent tracestate baggage b3".split()
+)
+"""Names that may not be trailers, in lower case with hyphens.
+
+A peer that merges trailers into the head would be told what nobody checked.
+"""
+
+FORBIDDEN_TRAILER_PREFIXES: Final = (
+    b"content-",  # framing and format
+    b"if-",  # conditions
+    b"proxy-",  # authentication and routing
+    b"sec-",  # what a browser vouches for
+    b"x-b3-",
+    b"x-envoy-",  # orders to the proxy
+    b"x-forwarded-",  # the caller, as an edge has seen it
+    b"x-original-",  # target and method, to some frameworks
+    b"x-sidecar-",
+)
+
 _HEXDIG: Final = b"0123456789abcdefABCDEF"
+_HEX_OCTETS: Final = frozenset(_HEXDIG)
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")  # what senders send: no extension
 _EXTENSION: Final = re.compile(rb"[^\x00-\x08\n-\x1f\x7f]*+")
-_TRAILERS: Final = re.compile(
-    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[^\x00-\x08\n-\x1f\x7f]*+\r\n)*+"
+_TRAILER: Final = re.compile(
+    rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[^\x00-\x08\n-\x1f\x7f]*+\r\n"  # RFC 9110 §5.1, §5.5
 )
-# Fields that say where a message ends, who sends it or where it goes: a peer that merges trailers
-# into the head would be told something else than we checked (RFC 9110 §6.5.1).
-_FORBIDDEN_TRAILER: Final = re.compile(
-    rb"^(?i:transfer-encoding|content-[a-z-]+|host|te|trailer|connection|keep-alive|upgrade|expect"
-    rb"|range|if-[a-z-]+|cache-control|max-forwards|authorization|www-authenticate|cookie"
-    rb"|set-cookie|proxy-[a-z-]+|x-forwarded-[a-z-]+|x-request-id|x-sidecar-[a-z-]+|traceparent"
-    rb"|tracestate):",
-    re.MULTILINE,
-)
+
+# SIZE: a chunk-size line is awaited.  DATA: the octets of a chunk, then its CRLF.  TRAILERS: lines
+# behind the last chunk, then an empty one.
+SIZE, DATA, TRAILERS = range(3)
 
 
 @final
@@ -94,16 +122,34 @@ class CloseReader:
 class ChunkedReader:
     """A chunked body (RFC 9112 §7.1)."""
 
-    __slots__ = ("_extensions", "_held", "_left", "_state", "done", "rest", "trailers")
+    __slots__ = (
+        "_extensions",
+        "_fields",
+        "_held",
+        "_left",
+        "_line",
+        "_max_line",
+        "_max_trailers",
+        "_section",
+        "_state",
+        "done",
+        "rest",
+        "trailers",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_trailers: int = MAX_TRAILERS, max_line: int = MAX_CHUNK_LINE) -> None:
         self.done = False
         self.rest = b""
         self.trailers = b""
-        self._held = b""  # an unfinished line
+        self._max_trailers = max_trailers  # octets of all trailer lines with their CRLF
+        self._max_line = max_line  # octets of a chunk-size line without its CRLF
+        self._state = SIZE
+        self._held = b""  # an unfinished chunk-size line, or the CR behind a chunk
         self._left = 0  # octets of the present chunk
-        self._state = _SIZE
         self._extensions = 0
+        self._section = bytearray()  # of trailers, so far
+        self._line = 0  # where in it the unfinished line begins
+        self._fields = 0
 
     def feed(self, data: bytes) -> bytes:
         """Return the body octets of `data`.
@@ -118,40 +164,28 @@ class ChunkedReader:
         pieces = []
         at = 0
         size = len(data)
-        while at < size and not self.done:
-            if self._state == _DATA:
-                piece = data[at : at + self._left]
-                pieces.append(piece)
-                at += len(piece)
-                self._left -= len(piece)
-                if not self._left:
-                    self._state = _DATA_END
-            elif self._state == _DATA_END:
-                if size - at < 2:
-                    if data[at:] != b"\r":
-                        raise DownstreamError("bad-chunk", "expected CRLF after a chunk")
+        while at < size:
+            if self._state == DATA:
+                end = at + self._left
+                if end + 2 > size:
+                    pieces.append(self._part(data, at, end))
                     break
-                if data[at : at + 2] != b"\r\n":
-                    raise DownstreamError("bad-chunk", f"expected CRLF, got {data[at:at + 2]!r}")
-                at += 2
-                self._state = _SIZE
-            elif self._state == _SIZE:
-                end = data.find(b"\r\n", at, at + MAX_CHUNK_LINE + 2)
-                if end < 0:
-                    self._check_line(data[at:])
-                    break
-                self._size_line(data[at:end])
+                if data[end : end + 2] != b"\r\n":
+                    raise _unended(data[end : end + 2])
+                pieces.append(data[at:end])
                 at = end + 2
+                self._state = SIZE
+            elif self._state == SIZE:
+                match = _SIZE_LINE.match(data, at)
+                if match is None:
+                    at = self._size_line(data, at)
+                else:
+                    at = match.end()
+                    self._left = int(match[1], 16)
+                    self._state = DATA if self._left else TRAILERS
             else:
-                end = self._trailer_end(data, at)
-                if end < 0:
-                    break
-                self._read_trailers(data[at : end - 2])
-                at = end
-        if self.done:
-            self.rest = data[at:]
-        else:
-            self._held = data[at:]
+                self._read_trailers(data[at:])
+                break
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def eof(self) -> None:
@@ -163,45 +197,70 @@ class ChunkedReader:
         if not self.done:
             raise DownstreamError("body-cut", "the last chunk is missing")
 
-    def _size_line(self, line: bytes) -> None:
-        self._left = parse_chunk_size(line)
-        self._state = _DATA if self._left else _TRAILER
-        extension = line.find(b";")
-        if extension >= 0:
-            if _EXTENSION.fullmatch(line) is None:
-                raise DownstreamError("bad-chunk-size", f"control octet in {line[:32]!r}")
-            self._extensions += len(line) - extension
-            if self._extensions > MAX_EXTENSIONS:
-                raise DownstreamError("chunk-extensions-too-large", "more than 16 KiB in one body")
+    def _part(self, data: bytes, at: int, end: int) -> bytes:
+        """Return what `data` has of a chunk whose CRLF, due at `end`, is not there yet."""
+        held = data[end:]
+        if held and held != b"\r":
+            raise _unended(held)
+        self._held = held
+        piece = data[at:end]
+        self._left -= len(piece)
+        return piece
 
-    def _check_line(self, line: bytes) -> None:
-        """Refuse a line without its end early, when it cannot become a good one."""
-        if len(line) > MAX_CHUNK_LINE:
-            raise DownstreamError("bad-chunk-size", f"no line end in {len(line)} octets")
-        if b"\n" in line or line[:1] not in _HEX_OCTETS:
-            raise DownstreamError("bad-chunk-size", f"expected hex digits, got {line[:32]!r}")
-
-    def _trailer_end(self, data: bytes, at: int) -> int:
-        """Return where the trailer section ends, its empty line included; -1: not there yet."""
-        if data[at : at + 2] == b"\r\n":
-            return at + 2
-        end = data.find(b"\r\n\r\n", at)
+    def _size_line(self, data: bytes, at: int) -> int:
+        """Read a chunk-size line that has an extension, is not whole or is bad; return its end."""
+        end = data.find(b"\r\n", at, at + self._max_line + 2)
         if end < 0:
-            if len(data) - at > MAX_TRAILERS:
-                raise DownstreamError("trailers-too-large", f"more than {MAX_TRAILERS} octets")
-            return -1
-        return end + 4
+            line = data[at : at + self._max_line + 2]
+            if len(line) > self._max_line + 1:
+                raise DownstreamError("bad-chunk-size", f"no line end in {len(line)} octets")
+            # What can become no good line is refused now, so that its sender is not waited for.
+            if b"\n" in line or b"\r" in line[:-1] or line[0] not in _HEX_OCTETS:
+                raise DownstreamError("bad-chunk-size", f"expected hex digits, got {line[:32]!r}")
+            self._held = line
+            return len(data)
+        line = data[at:end]
+        self._left = parse_chunk_size(line)
+        self._state = DATA if self._left else TRAILERS
+        if _EXTENSION.fullmatch(line) is None:
+            raise DownstreamError("bad-chunk-size", f"control octet in {line[:32]!r}")
+        self._extensions += len(line)
+        if self._extensions > MAX_EXTENSIONS:
+            raise DownstreamError(
+                "chunk-extensions-too-large", f"more than {MAX_EXTENSIONS} octets in one body"
+            )
+        return end + 2
 
-    def _read_trailers(self, block: bytes) -> None:
-        if len(block) > MAX_TRAILERS or block.count(b"\n") > MAX_TRAILER_FIELDS:
-            raise DownstreamError("trailers-too-large", "too many trailer fields")
-        if _TRAILERS.fullmatch(block) is None:
-            raise DownstreamError("bad-trailer", f"malformed trailer in {block[:40]!r}")
-        forbidden = _FORBIDDEN_TRAILER.search(block)
-        if forbidden is not None:
-            raise DownstreamError("bad-trailer", f"{forbidden[0][:40]!r} may not be a trailer")
-        self.trailers = block
-        self.done = True
+    def _read_trailers(self, data: bytes) -> None:
+        """Read trailer lines; each octet is looked at once, however they are cut."""
+        section = self._section
+        searched = len(section)
+        section += data
+        while end := section.find(b"\n", searched) + 1:
+            line = bytes(section[self._line : end])
+            if line == b"\r\n":
+                self.trailers = bytes(section[: self._line])
+                self.rest = bytes(section[end:])
+                self.done = True
+                return
+            if end > self._max_trailers:
+                break
+            self._check_trailer(line)
+            self._line = searched = end
+        if end or len(section) > self._max_trailers + 1:  # (room for the empty line's CR)
+            raise DownstreamError("trailers-too-large", f"more than {self._max_trailers} octets")
+
+    def _check_trailer(self, line: bytes) -> None:
+        match = _TRAILER.fullmatch(line)
+        if match is None:
+            raise DownstreamError("bad-trailer", f"malformed trailer {line[:40]!r}")
+        # To some peers `_` and `-` are the same (hazards of CGI's variables).
+        name = match[1].lower().replace(b"_", b"-")
+        if name in FORBIDDEN_TRAILERS or name.startswith(FORBIDDEN_TRAILER_PREFIXES):
+            raise DownstreamError("bad-trailer", f"{name[:40]!r} may not be a trailer")
+        self._fields += 1
+        if self._fields > MAX_TRAILER_FIELDS:
+            raise DownstreamError("trailers-too-large", f"more than {MAX_TRAILER_FIELDS} fields")
 
 
 def parse_chunk_size(line: bytes) -> int:
@@ -234,5 +293,5 @@ def encode_last_chunk(trailers: bytes) -> bytes:
     return b"0\r\n" + trailers + b"\r\n"
 
 
-_SIZE, _DATA, _DATA_END, _TRAILER = range(4)
-_HEX_OCTETS: Final = frozenset(_HEXDIG[i : i + 1] for i in range(len(_HEXDIG)))
+def _unended(got: bytes) -> DownstreamError:
+    return DownstreamError("bad-chunk", f"expected CRLF after a chunk, got {got!r}")

@@ -194,7 +194,8 @@ class HeadReader:
         """
         match = _REQUEST.match(data)
         if match is None:
-            return self._explain(data, searched, b"request")
+            self._explain(data, searched, b"request")
+            return None
         method, target, minor, block = match.groups()
         end = match.end()
         self._check_size(end, block)
@@ -213,7 +214,8 @@ class HeadReader:
         """
         match = _RESPONSE.match(data)
         if match is None:
-            return self._explain(data, searched, b"response")
+            self._explain(data, searched, b"response")
+            return None
         minor, status, reason, block = match.groups()
         end = match.end()
         self._check_size(end, block)
@@ -241,7 +243,7 @@ class HeadReader:
             raise DownstreamError("too-many-fields", f"more than {self.max_fields} fields")
 
     def _explain(self, data: bytes, searched: int, kind: bytes) -> None:
-        """Return None if `data` may become a head; raise what is wrong with it if not."""
+        """Return if `data` may become a head; raise what is wrong with it if not."""
         end = data.find(b"\r\n\r\n", max(searched - 3, 0))
         if end < 0:
             if len(data) > self.max_size:
@@ -266,7 +268,9 @@ _FIELD: Final = re.compile(_TOKEN + rb"++:" + _VALUE + rb"*+")
 _VERSION: Final = re.compile(rb" HTTP/([0-9]+\.[0-9]+)$")
 _REQUEST_LINE: Final = re.compile(_TOKEN + rb"++ [!-~\x80-\xff]++ HTTP/1\.[01]")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: " + _VALUE + rb"*+)?")
-_AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%\-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_AUTHORITY: Final = re.compile(
+    rb"(?:[A-Za-z0-9._~!$&'()*+,;=%\-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
+)
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]+)(.*)", re.DOTALL)
 
 _finders: dict[bytes, re.Pattern[bytes]] = {}
@@ -374,7 +378,9 @@ def _settle_connection(head: Fields, version: int) -> tuple[bool, bytes | None]:
         head.block = _line(b"connection").sub(b"", head.block, 1)
         return connection == b"close", None
     options = [
-        o.strip(b" \t").lower() for o in found.get(b"connection", b"").split(b",") if o.strip(b" \t")
+        o.strip(b" \t").lower()
+        for o in found.get(b"connection", b"").split(b",")
+        if o.strip(b" \t")
     ]
     close = b"close" in options or (version == 10 and b"keep-alive" not in options)
     upgrade = found.get(b"upgrade") if b"upgrade" in options else None

@@ -1,6 +1,7 @@
 """Who a connection really comes from: HAProxy's PROXY protocol, versions 1 and 2, both ways."""
 
-import ipaddress
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
 from sidecar.errors import DownstreamError
@@ -8,14 +9,28 @@ from sidecar.errors import DownstreamError
 MAX_V1: Final = 107  # octets with CRLF; the specification's worst case
 MAX_V2: Final = 2048  # octets of addresses and TLVs behind the fixed 16
 
-_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
-_DIGITS: Final = b"0123456789"
+_V1_START: Final = b"PROXY "
+_V2_SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
+_V2_FIXED: Final = 16  # octets: signature, command, family, length
+_LOCAL: Final = 0x20  # version in the high half octet, command in the low one
+_PROXY: Final = 0x21
+_TCP4: Final = 0x11  # address family, transport
+_TCP6: Final = 0x21
+# Octets of both addresses, and of the ports where there are some, by family and transport: not
+# specified, TCP and UDP over IPv4, over IPv6, stream and datagram over AF_UNIX.  No others exist.
+_V2_SIZES: Final = {0x00: 0, 0x11: 12, 0x12: 12, 0x21: 36, 0x22: 36, 0x31: 216, 0x32: 216}
+
+_V1_LINE: Final = re.compile(
+    rb"PROXY (?:UNKNOWN(?: [ -~]*+)?|TCP([46]) ([0-9A-Fa-f.:]++) ([0-9A-Fa-f.:]++)"
+    # No leading zeros: some would read them as octal (the specification, §2.1).
+    rb" (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4}))"
+)
 
 Address = tuple[str, int]
 
 
 class Header(NamedTuple):
-    """A PROXY header; the addresses are None where the sender speaks for itself or of no IP."""
+    """A PROXY header; the addresses are None where the sender speaks for itself or of no TCP."""
 
     source: Address | None
     destination: Address | None
@@ -29,101 +44,115 @@ def parse(data: bytes) -> Header | None:
     Raises:
         DownstreamError: `bad-proxy-header`.
     """
-    if data[:12] == _SIGNATURE[: len(data)]:
+    if data[:12] == _V2_SIGNATURE[: len(data)]:
         return _parse_v2(data)
-    if data[:6] == b"PROXY "[: len(data)]:
+    if data[:6] == _V1_START[: len(data)]:
         return _parse_v1(data)
     raise _bad(f"expected a PROXY header, got {data[:16]!r}")
 
 
 def encode_v1(source: Address | None, destination: Address | None) -> bytes:
-    """Return a version 1 header; UNKNOWN where an address is missing."""
+    """Return a version 1 header; UNKNOWN where an address is missing.
+
+    Raises:
+        ValueError: a host is not an IP address.
+    """
     if source is None or destination is None:
         return b"PROXY UNKNOWN\r\n"
-    ours, theirs = _pair(source[0], destination[0])
-    family = "TCP4" if ours.version == 4 else "TCP6"
-    return f"PROXY {family} {ours} {theirs} {source[1]} {destination[1]}\r\n".encode()
+    family, first, second = _same_family(source[0], destination[0])
+    return f"PROXY TCP{family} {first} {second} {source[1]} {destination[1]}\r\n".encode()
 
 
 def encode_v2(source: Address | None, destination: Address | None) -> bytes:
-    """Return a version 2 header; LOCAL where an address is missing."""
+    """Return a version 2 header; LOCAL where an address is missing.
+
+    Raises:
+        ValueError: a host is not an IP address.
+    """
     if source is None or destination is None:
-        return _SIGNATURE + b"\x20\x00\x00\x00"
-    ours, theirs = _pair(source[0], destination[0])
-    body = ours.packed + theirs.packed + source[1].to_bytes(2) + destination[1].to_bytes(2)
-    family = b"\x11" if ours.version == 4 else b"\x21"
-    return _SIGNATURE + b"\x21" + family + len(body).to_bytes(2) + body
+        return _V2_SIGNATURE + bytes((_LOCAL, 0, 0, 0))
+    family, first, second = _same_family(source[0], destination[0])
+    body = first.packed + second.packed + source[1].to_bytes(2) + destination[1].to_bytes(2)
+    start = bytes((_PROXY, _TCP4 if family == 4 else _TCP6, 0, len(body)))
+    return _V2_SIGNATURE + start + body
 
 
-def _pair(
+def _same_family(
     first: str, second: str
-) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
-    """Return both addresses in one family: IPv4 is mapped where the other one is IPv6."""
-    pair = (ipaddress.ip_address(first.partition("%")[0]),
-            ipaddress.ip_address(second.partition("%")[0]))
-    if pair[0].version == pair[1].version:
-        return pair
-    return tuple(
-        ipaddress.ip_address(f"::ffff:{address}") if address.version == 4 else address
-        for address in pair
-    )
+) -> tuple[int, IPv4Address | IPv6Address, IPv4Address | IPv6Address]:
+    """Return 4 or 6 and both addresses; IPv4 is mapped where only the other one is IPv6."""
+    # Kernels name the zone of a link-local address; a header has no place for it.
+    one, two = ip_address(first.partition("%")[0]), ip_address(second.partition("%")[0])
+    if one.version == two.version:
+        return one.version, one, two
+    return 6, _mapped(one), _mapped(two)
+
+
+def _mapped(address: IPv4Address | IPv6Address) -> IPv6Address:
+    if isinstance(address, IPv6Address):
+        return address
+    return IPv6Address(b"\x00" * 10 + b"\xff\xff" + address.packed)
 
 
 def _parse_v1(data: bytes) -> Header | None:
-    end = data.find(b"\r\n", 0, MAX_V1)
-    if end < 0:
+    end = data.find(b"\n", 0, MAX_V1) + 1
+    if not end:
         if len(data) >= MAX_V1:
             raise _bad(f"no line end in {MAX_V1} octets")
         return None
-    words = data[:end].split(b" ")
-    if words[1] == b"UNKNOWN":
-        return Header(None, None, end + 2)
-    if len(words) != 6 or words[1] not in (b"TCP4", b"TCP6"):
+    line = data[: end - 2]
+    match = _V1_LINE.fullmatch(line)
+    if match is None or data[end - 2] != 13:
         raise _bad(f"malformed line {data[:end]!r}")
-    version = 4 if words[1] == b"TCP4" else 6
-    source = (_ip(words[2], version), _port(words[4]))
-    destination = (_ip(words[3], version), _port(words[5]))
-    return Header(source, destination, end + 2)
+    version, *texts = match.groups()
+    if version is None:
+        return Header(None, None, end)
+    first, second = (_parse_ip(text, int(version)) for text in texts[:2])
+    one, two = (_parse_port(text) for text in texts[2:])
+    return Header((first, one), (second, two), end)
 
 
 def _parse_v2(data: bytes) -> Header | None:
-    if len(data) < 16:
+    if len(data) < _V2_FIXED:
         return None
     command, family = data[12], data[13]
     size = int.from_bytes(data[14:16])
-    if command not in (0x20, 0x21) or size > MAX_V2:
+    if command not in (_LOCAL, _PROXY) or size > MAX_V2:
         raise _bad(f"version and command {command:#x}, {size} octets")
-    if len(data) < 16 + size:
+    end = _V2_FIXED + size
+    if command == _PROXY:
+        least = _V2_SIZES.get(family)
+        if least is None or size < least:
+            raise _bad(f"family {family:#x} with {size} octets")
+    if len(data) < end:
         return None
-    body = data[16 : 16 + size]
-    width = {0x11: 4, 0x21: 16}.get(family)
-    if command == 0x20 or width is None:
-        return Header(None, None, 16 + size)
-    if size < 2 * width + 4:
-        raise _bad(f"{size} octets are too few for family {family:#x}")
-    ports = body[2 * width :]
-    source = (str(ipaddress.ip_address(body[:width])), int.from_bytes(ports[:2]))
-    destination = (
-        str(ipaddress.ip_address(body[width : 2 * width])),
-        int.from_bytes(ports[2:4]),
+    if command == _LOCAL or family not in (_TCP4, _TCP6):
+        return Header(None, None, end)
+    width = 4 if family == _TCP4 else 16
+    ports = _V2_FIXED + 2 * width
+    first, second = data[_V2_FIXED : _V2_FIXED + width], data[_V2_FIXED + width : ports]
+    return Header(
+        (str(ip_address(first)), int.from_bytes(data[ports : ports + 2])),
+        (str(ip_address(second)), int.from_bytes(data[ports + 2 : ports + 4])),
+        end,
     )
-    return Header(source, destination, 16 + size)
 
 
-def _ip(text: bytes, version: int) -> str:
+def _parse_ip(text: bytes, version: int) -> str:
     try:
-        address = ipaddress.ip_address(text.decode("ascii"))
+        address = ip_address(text.decode("ascii"))
     except ValueError:
-        raise _bad(f"bad address {text[:50]!r}") from None
+        raise _bad(f"malformed address {text[:50]!r}") from None
     if address.version != version:
-        raise _bad(f"address {address} is not of version {version}")
+        raise _bad(f"expected an address of version {version}, got {text[:50]!r}")
     return str(address)
 
 
-def _port(text: bytes) -> int:
-    if not 0 < len(text) <= 5 or text.strip(_DIGITS) or int(text) > 65535:
-        raise _bad(f"bad port {text[:10]!r}")
-    return int(text)
+def _parse_port(text: bytes) -> int:
+    port = int(text)
+    if port > 65535:
+        raise _bad(f"expected a port up to 65535, got {port}")
+    return port
 
 
 def _bad(detail: str) -> DownstreamError:

@@ -6,15 +6,27 @@ from typing import Final, NamedTuple
 from sidecar.errors import DownstreamError
 
 MAX_HELLO: Final = 16384  # octets; a hello is some hundred, with post-quantum keys under 2 KiB
+MAX_RECORDS: Final = 64  # that a hello may be spread over; each is looked at in every call
+MAX_RECORD: Final = 16384  # octets (RFC 8446 §5.1)
 
-_NAME: Final = re.compile(rb"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253})")
+_HANDSHAKE: Final = 22  # record type
+_CLIENT_HELLO: Final = 1  # handshake type
+_SERVER_NAME: Final = 0  # extension types
+_ALPN: Final = 16
+_HOST_NAME: Final = b"\x00"  # name type
+
+# Letters, digits, hyphens, and the underscore that names within a mesh have.
+_NAME: Final = re.compile(rb"(?=.{1,253}\.?\Z)[0-9A-Za-z_-]{1,63}(?:\.[0-9A-Za-z_-]{1,63})*+\.?")
 
 
 class Hello(NamedTuple):
-    """What a TLS hello says; `server_name` is lower case, empty if there is none."""
+    """What a TLS hello says."""
 
     server_name: str
+    """Lower case, without a dot at its end; empty: none was sent."""
+
     alpn: tuple[bytes, ...]
+    """Protocol names, the caller's favourite first."""
 
 
 def parse_hello(data: bytes) -> Hello | None:
@@ -25,84 +37,101 @@ def parse_hello(data: bytes) -> Hello | None:
     """
     handshake = b""
     at = 0
-    while True:
-        if len(data) < at + 5:
-            return _more(handshake)
-        if data[at] != 22 or data[at + 1] != 3:
-            raise DownstreamError("bad-tls-hello", f"expected a handshake record, got {data[at]}")
+    for _ in range(MAX_RECORDS):
+        _check_record(data[at : at + 5])
         size = int.from_bytes(data[at + 3 : at + 5])
-        if not 0 < size <= MAX_HELLO:
-            raise DownstreamError("bad-tls-hello", f"a record of {size} octets")
         handshake += data[at + 5 : at + 5 + size]
+        if handshake and handshake[0] != _CLIENT_HELLO:
+            raise _bad(f"expected handshake type {_CLIENT_HELLO}, got {handshake[0]}")
         if len(handshake) >= 4:
-            if handshake[0] != 1:
-                raise DownstreamError("bad-tls-hello", f"handshake type {handshake[0]}, not 1")
             length = int.from_bytes(handshake[1:4])
             if length > MAX_HELLO:
                 raise DownstreamError("tls-hello-too-large", f"{length} octets")
             if len(handshake) >= 4 + length:
-                return _read(handshake[4 : 4 + length])
-        if len(data) < at + 5 + size:
-            return _more(handshake)
+                return _parse_body(handshake[4 : 4 + length])
+        if len(data) < at + 5 or len(data) < at + 5 + size:
+            return None
         at += 5 + size
+    raise DownstreamError("tls-hello-too-large", f"more than {MAX_RECORDS} records")
 
 
-def _more(handshake: bytes) -> None:
-    if len(handshake) > MAX_HELLO:
-        raise DownstreamError("tls-hello-too-large", f"more than {MAX_HELLO} octets")
+def _check_record(start: bytes) -> None:
+    """Refuse a record that is not of a handshake; `start` is what there is of its five octets."""
+    if start[:2] != bytes((_HANDSHAKE, 3))[: len(start)]:
+        raise _bad(f"expected a handshake record, got {start!r}")
+    # A handshake record may not be empty (RFC 8446 §5.1).
+    if len(start) == 5 and not 0 < int.from_bytes(start[3:]) <= MAX_RECORD:
+        raise _bad(f"expected 1 to {MAX_RECORD} octets, got {start!r}")
 
 
-def _read(body: bytes) -> Hello:
+def _parse_body(body: bytes) -> Hello:
     """Read a whole ClientHello, without its handshake header."""
-    at = 34  # legacy_version, random
-    at = _skip(body, at, 1)  # legacy_session_id
-    at = _skip(body, at, 2)  # cipher_suites
-    at = _skip(body, at, 1)  # legacy_compression_methods
-    name, alpn = "", ()
+    if body[:1] != b"\x03":
+        raise _bad(f"expected version 3, got {body[:2]!r}")
+    session, at = _vector(body, 34, 1)  # behind legacy_version and random
+    suites, at = _vector(body, at, 2)
+    methods, at = _vector(body, at, 1)
+    if len(session) > 32 or not suites or len(suites) % 2 or not methods:
+        raise _bad("malformed session, cipher suites or compression methods")
     if at == len(body):
         return Hello("", ())  # no extensions at all: allowed before TLS 1.3
-    extensions = _vector(body, at, 2)
+    extensions = _only(body, at, 2)
+    seen = set()
+    name, alpn = "", ()
     at = 0
     while at < len(extensions):
         kind = int.from_bytes(extensions[at : at + 2])
-        value = _vector(extensions, at + 2, 2)
-        at += 4 + len(value)
-        if kind == 0:
-            name = _server_name(value)
-        elif kind == 16:
-            alpn = _protocols(value)
+        value, at = _vector(extensions, at + 2, 2)
+        # Twice is forbidden (RFC 8446 §4.2), and would route by one name and serve another.
+        if kind in seen:
+            raise _bad(f"extension {kind} came twice")
+        seen.add(kind)
+        if kind == _SERVER_NAME:
+            name = _parse_name(value)
+        elif kind == _ALPN:
+            alpn = _parse_protocols(value)
     return Hello(name, alpn)
 
 
-def _server_name(value: bytes) -> str:
-    names = _vector(value, 0, 2)
-    if names[:1] != b"\x00":
-        raise DownstreamError("bad-tls-hello", "a server name of an unknown type")
-    name = _vector(names, 1, 2)
+def _parse_name(value: bytes) -> str:
+    """Return the one host name of a server_name extension; another name type was never defined."""
+    names = _only(value, 0, 2)
+    if names[:1] != _HOST_NAME:
+        raise _bad("a server name of an unknown type")
+    name = _only(names, 1, 2)
     if _NAME.fullmatch(name) is None:
-        raise DownstreamError("bad-tls-hello", f"bad server name {name[:60]!r}")
+        raise _bad(f"malformed server name {name[:60]!r}")
     return name.decode("ascii").lower().rstrip(".")
 
 
-def _protocols(value: bytes) -> tuple[bytes, ...]:
-    names = _vector(value, 0, 2)
+def _parse_protocols(value: bytes) -> tuple[bytes, ...]:
+    names = _only(value, 0, 2)
     found = []
     at = 0
     while at < len(names):
-        name = _vector(names, at, 1)
+        name, at = _vector(names, at, 1)
         found.append(name)
-        at += 1 + len(name)
+    if not found or b"" in found:
+        raise _bad("an empty protocol name, or none at all")
     return tuple(found)
 
 
-def _vector(data: bytes, at: int, width: int) -> bytes:
-    """Return the vector at `at`, whose length takes `width` octets (RFC 8446 §3.4)."""
+def _vector(data: bytes, at: int, width: int) -> tuple[bytes, int]:
+    """Return the vector at `at`, whose length takes `width` octets, and its end (RFC 8446 §3.4)."""
     start = at + width
     end = start + int.from_bytes(data[at:start])
     if start > len(data) or end > len(data):
-        raise DownstreamError("bad-tls-hello", "a length beyond the end")
-    return data[start:end]
+        raise _bad("a length beyond the end")
+    return data[start:end], end
 
 
-def _skip(data: bytes, at: int, width: int) -> int:
-    return at + width + len(_vector(data, at, width))
+def _only(data: bytes, at: int, width: int) -> bytes:
+    """Return the vector at `at`, behind which nothing may come."""
+    value, end = _vector(data, at, width)
+    if end != len(data):
+        raise _bad(f"{len(data) - end} octets too many")
+    return value
+
+
+def _bad(detail: str) -> DownstreamError:
+    return DownstreamError("bad-tls-hello", detail)

@@ -269,7 +269,9 @@ class Worker:
 def main() -> None:
     """Run a worker: `python -m sidecar.worker --channel FD --index N --state DIR`."""
     parser = argparse.ArgumentParser(prog="sidecar.worker", description=__doc__)
-    parser.add_argument("--channel", type=int, required=True, help="descriptor of the agent's socket")
+    parser.add_argument(
+        "--channel", type=int, required=True, help="descriptor of the agent's socket"
+    )
     parser.add_argument("--index", type=int, default=0, help="which worker this is")
     parser.add_argument("--state", required=True, help="directory for the socket of an orphan")
     arguments = parser.parse_args()
