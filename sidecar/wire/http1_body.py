@@ -12,7 +12,7 @@ from sidecar.errors import DownstreamError
 
 MAX_CHUNK_DIGITS: Final = 16  # 64 bits
 MAX_CHUNK_LINE: Final = 256  # octets of a chunk-size line; extensions are never needed
-MAX_EXTENSIONS: Final = 16384  # octets of extensions in one body: more is amplification
+MAX_EXTENSIONS: Final = 16384  # octets of lines with extensions in one body: more is amplification
 MAX_TRAILERS: Final = 8192  # octets
 MAX_TRAILER_FIELDS: Final = 100  # as many as a head may have
 
@@ -142,7 +142,7 @@ class ChunkedReader:
         self.rest = b""
         self.trailers = b""
         self._max_trailers = max_trailers  # octets of all trailer lines with their CRLF
-        self._max_line = max_line  # octets of a chunk-size line without its CRLF
+        self._max_line = max_line  # octets of a chunk-size line without its CRLF; 16 or more
         self._state = SIZE
         self._held = b""  # an unfinished chunk-size line, or the CR behind a chunk
         self._left = 0  # octets of the present chunk

@@ -77,7 +77,8 @@ def _parse_body(body: bytes) -> Hello:
         return Hello("", ())  # no extensions at all: allowed before TLS 1.3
     extensions = _only(body, at, 2)
     seen = set()
-    name, alpn = "", ()
+    name = ""
+    alpn: tuple[bytes, ...] = ()
     at = 0
     while at < len(extensions):
         kind = int.from_bytes(extensions[at : at + 2])
