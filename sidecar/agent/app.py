@@ -138,6 +138,9 @@ class Agent:
             self._watcher.cancel()
         for task in self._resolvers.values():
             task.cancel()
+        for address, sock in self._sockets.items():
+            sockets.close(address, sock)  # from here on new callers are refused, not queued
+        self._sockets.clear()
         for worker in self._workers:
             worker.stop(seconds)
         ends = [asyncio.ensure_future(w.ended.wait()) for w in self._workers]  # noqa: TID251
@@ -148,8 +151,6 @@ class Agent:
                 worker.kill()
         if ends:
             await asyncio.wait(ends, timeout=1)
-        for address, sock in self._sockets.items():
-            sockets.close(address, sock)
         if self._admin is not None:
             self._admin.close()
 

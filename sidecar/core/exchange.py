@@ -114,6 +114,7 @@ class Exchange:
         "state",
         "status",
         "traceparent",
+        "trailers",
         "tried",
         "try_deadline",
         "upstream_ms",
@@ -150,6 +151,7 @@ class Exchange:
         self.retrying = False  # counted among the cluster's retries
         self.held: list[bytes] | None = []  # the body so far, for the next attempt; None: let go
         self.held_size = 0
+        self.trailers = b""  # of the request: a block of field lines
         self.request_done = False
         self.response_done = False
         self.status = 0
@@ -223,8 +225,7 @@ class Exchange:
     def request_end(self, trailers: bytes) -> None:
         """The request is whole."""
         self.request_done = True
-        if trailers:
-            self.extra_trailers(trailers)
+        self.trailers = trailers
         route = self.route
         if route is not None and route.timeout and self.status == 0:
             self.route_deadline = self.engine.now() + route.timeout
@@ -233,13 +234,6 @@ class Exchange:
             self.client.finish(trailers)
             if self.response_done:
                 self._complete()
-
-    def extra_trailers(self, trailers: bytes) -> None:
-        """Give up replaying a body that has trailers: rare, and not worth keeping them."""
-        if self.state == STREAMING:
-            self.held = None
-        else:  # not sent yet: they are dropped, which RFC 9110 §6.5.1 allows
-            self.fields = {**(self.fields or {}), "dropped_trailers": "1"}
 
     def downstream_lost(self, code: str = "downstream-closed", detail: str = "") -> None:
         """The caller is gone, or broke the protocol in its body."""

@@ -147,7 +147,7 @@ class Http1Client(asyncio.Protocol):
             if body:
                 parts.append(encode_chunk(body))
             if end:
-                parts.append(LAST_CHUNK)
+                parts.append(encode_last_chunk(exchange.trailers))
         elif body:
             parts.append(body)
         assert self.transport is not None

@@ -45,10 +45,13 @@ class Runner:
             self.sockets.pop(address).close()
 
     def stop(self) -> None:
-        """Take no new connection; the sockets themselves stay open, others may accept on them."""
+        """Take no new connection: with the agent's copies closed too, new callers are refused."""
         self._engine.draining = True
         for address in tuple(self._servers):
             self._stop(address)
+        for sock in self.sockets.values():
+            sock.close()
+        self.sockets.clear()
         for state in self.listeners.values():
             for connection in tuple(state.connections):
                 connection.drain()

@@ -1,4 +1,4 @@
-"""What a request or response head says: one strict pattern validates it, a second finds what matters.
+"""What a request or response head says: one pattern validates it, a second finds what matters.
 
 Theory of operation.  A whole head is matched at once by a pattern that takes nothing but RFC 9112's
 grammar, so strictness costs no Python loop.  `findall` then visits only the fields a proxy must
@@ -75,7 +75,7 @@ class Fields:
         self.found = found
 
     def get(self, name: bytes) -> bytes | None:
-        """Return the value of field `name` (lower case), looked up whether or not it was asked for."""
+        """Return the value of field `name` (lower case), whether or not it was asked for."""
         value = self.found.get(name)
         if value is None and name not in _KNOWN_SET:
             values = _finder(name).findall(self.block)
@@ -97,8 +97,8 @@ class Fields:
 
     def add(self, name: bytes, value: bytes) -> None:
         """Append one line; the caller vouches that both are valid octets."""
+        old = self.get(name.lower())  # before the block changes
         self.block += name + b": " + value + b"\r\n"
-        old = self.found.get(name.lower())
         self.found[name.lower()] = value if old is None else old + b", " + value
 
     def set(self, name: bytes, value: bytes) -> None:
@@ -185,16 +185,19 @@ class HeadReader:
         self.max_fields: Final = max_fields
 
     def request(self, data: bytes, searched: int = 0) -> tuple[RequestHead, int] | None:
-        """Return the request head at the start of `data` and its length; None if it is not whole yet.
+        """Return the request head at the start of `data`, and its length; None if not whole.
 
         `searched` octets are known to hold no end of head (a slowly arriving head costs one pass).
 
         Raises:
             DownstreamError: malformed, or larger than the limits.
         """
+        if searched and data.find(b"\r\n\r\n", max(searched - 3, 0)) < 0:
+            self._check_part(data, b"request")  # before the pattern, which begins anew every time
+            return None
         match = _REQUEST.match(data)
         if match is None:
-            self._explain(data, searched, b"request")
+            self._explain(data, b"request")
             return None
         method, target, minor, block = match.groups()
         end = match.end()
@@ -212,9 +215,12 @@ class HeadReader:
             DownstreamError: malformed, or larger than the limits (the caller turns it into an
                 UpstreamError: it alone knows what was sent).
         """
+        if searched and data.find(b"\r\n\r\n", max(searched - 3, 0)) < 0:
+            self._check_part(data, b"response")
+            return None
         match = _RESPONSE.match(data)
         if match is None:
-            self._explain(data, searched, b"response")
+            self._explain(data, b"response")
             return None
         minor, status, reason, block = match.groups()
         end = match.end()
@@ -242,28 +248,32 @@ class HeadReader:
             # (a line has at least 4 octets, so a short block need not be counted)
             raise DownstreamError("too-many-fields", f"more than {self.max_fields} fields")
 
-    def _explain(self, data: bytes, searched: int, kind: bytes) -> None:
-        """Return if `data` may become a head; raise what is wrong with it if not."""
-        end = data.find(b"\r\n\r\n", max(searched - 3, 0))
+    def _explain(self, data: bytes, kind: bytes) -> None:
+        """Raise what is wrong with `data`, which does not match; return if it may become a head."""
+        end = data.find(b"\r\n\r\n")
         if end < 0:
-            if len(data) > self.max_size:
-                line_end = data.find(b"\r\n")
-                if line_end < 0 and kind == b"request":
-                    raise DownstreamError("target-too-long", f"no line end in {len(data)} octets")
-                raise DownstreamError("head-too-large", f"more than {self.max_size} octets")
-            if kind == b"request" and len(data) < 5 and data.strip(b"\r\n") == b"":
-                return
-            first = data.partition(b"\r")[0]
-            if b"\n" in first or b"\x00" in first:
-                raise DownstreamError("bad-start-line", f"control octet in {first[:40]!r}")
+            self._check_part(data, kind)
             return
         if end + 4 > self.max_size:
             raise DownstreamError("head-too-large", f"more than {self.max_size} octets")
         raise _reason(data[:end], kind)
 
+    def _check_part(self, data: bytes, kind: bytes) -> None:
+        """Refuse `data`, which holds no end of a head, where it can become none."""
+        if len(data) > self.max_size:
+            if kind == b"request" and data.find(b"\r\n") < 0:
+                raise DownstreamError("target-too-long", f"no line end in {len(data)} octets")
+            raise DownstreamError("head-too-large", f"more than {self.max_size} octets")
+        line_end = data.find(b"\r")
+        if line_end < 0:
+            line_end = len(data)
+        if data.find(b"\n", 0, line_end) >= 0 or data.find(b"\x00", 0, line_end) >= 0:
+            raise DownstreamError("bad-start-line", f"control octet in {data[:40]!r}")
+
 
 _BLANKS: Final = (b" ", b"\t")
 _KNOWN_SET: Final = frozenset(KNOWN)
+_NAME: Final = re.compile(_TOKEN + rb"++")
 _FIELD: Final = re.compile(_TOKEN + rb"++:" + _VALUE + rb"*+")
 _VERSION: Final = re.compile(rb" HTTP/([0-9]+\.[0-9]+)$")
 _REQUEST_LINE: Final = re.compile(_TOKEN + rb"++ [!-~\x80-\xff]++ HTTP/1\.[01]")
@@ -303,7 +313,7 @@ def parse_length(text: bytes) -> int:
         DownstreamError: not 1 to MAX_LENGTH_DIGITS digits; a list is refused even when its members
             agree, because a peer may read it otherwise.
     """
-    # Not int() alone: it takes "+5", "5_0" and " 5", which a stricter peer reads as another message.
+    # Not int() alone: it takes "+5", "5_0" and " 5", which a stricter peer reads otherwise.
     if not 0 < len(text) <= MAX_LENGTH_DIGITS or text.strip(_DIGITS):
         raise DownstreamError("bad-content-length", f"expected digits, got {text[:32]!r}")
     return int(text)
@@ -363,7 +373,7 @@ def _settle_target(head: RequestHead) -> None:
     if _AUTHORITY.fullmatch(authority) is None:
         raise DownstreamError("bad-target", f"bad authority in {target[:80]!r}")
     # The target wins by the RFC, but peers that read Host would be sent elsewhere: refuse.
-    if head.authority and head.authority != authority:
+    if b"host" in head.found and head.authority != authority:
         raise DownstreamError("bad-host", "the target names one host and Host another")
     head.authority = authority
     rest = match[2]
@@ -389,7 +399,8 @@ def _settle_connection(head: Fields, version: int) -> tuple[bool, bytes | None]:
         if name in found and name != b"transfer-encoding":
             head.block = _line(name).sub(b"", head.block)
     for name in options[:20]:
-        if name not in _HOP_BY_HOP and name not in _PROTECTED and name not in (b"close", b""):
+        # What is no token could match beyond a field's name: `host:a` the line `Host:a:80`.
+        if name not in _HOP_BY_HOP and name not in _PROTECTED and _NAME.fullmatch(name) is not None:
             head.block = _line(name).sub(b"", head.block)
             found.pop(name, None)
     if trailers:  # gRPC servers insist on it; it says the same for our own hop

@@ -1,0 +1,1 @@
+"""Measurements beside other proxies, in one run."""
