@@ -1,5 +1,6 @@
 """A certificate authority in memory: for the demo and for tests, gone with the process."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, final
 
@@ -46,14 +47,18 @@ class Authority:
         self,
         identity: str,
         *,
-        dns: tuple[str, ...] = (),
-        lifetime: float = 86400.0,
-        begins: float = -300.0,
+        dns: Sequence[str] = (),
+        lifetime_seconds: float = 86400.0,
+        not_before: datetime | None = None,
     ) -> Secret:
-        """Return key material for `identity`, valid from `begins` seconds from now, `lifetime` long."""
+        """Return key material for `identity`, a SPIFFE ID; empty leaves it out.
+
+        `dns` are further names.  It is valid for `lifetime_seconds` from `not_before`, an aware
+        time; None means from five minutes ago.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        start = datetime.now(UTC) + timedelta(seconds=begins)
-        end = start + timedelta(seconds=lifetime)
+        start = datetime.now(UTC) - _SKEW if not_before is None else not_before
+        end = start + timedelta(seconds=lifetime_seconds)
         names: list[x509.GeneralName] = [x509.DNSName(n) for n in dns]
         if identity:
             names.insert(0, x509.UniformResourceIdentifier(identity))
@@ -77,6 +82,7 @@ class Authority:
             )
         )
         if names:
+            # Critical, because the subject is empty (RFC 5280 §4.2.1.6).
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
         certificate = builder.sign(self._key, hashes.SHA256())
         return Secret(

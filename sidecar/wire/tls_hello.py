@@ -6,10 +6,10 @@ from typing import Final, NamedTuple
 from sidecar.errors import DownstreamError
 
 MAX_HELLO: Final = 16384  # octets; a hello is some hundred, with post-quantum keys under 2 KiB
-MAX_RECORDS: Final = 64  # that a hello may be spread over; each is looked at in every call
+MAX_RECORDS: Final = 16  # that a hello may be spread over; each is looked at again in every call
 MAX_RECORD: Final = 16384  # octets (RFC 8446 §5.1)
 
-_HANDSHAKE: Final = 22  # record type
+_RECORD: Final = b"\x16\x03"  # how each begins: type handshake, major version
 _CLIENT_HELLO: Final = 1  # handshake type
 _SERVER_NAME: Final = 0  # extension types
 _ALPN: Final = 16
@@ -38,8 +38,11 @@ def parse_hello(data: bytes) -> Hello | None:
     handshake = b""
     at = 0
     for _ in range(MAX_RECORDS):
-        _check_record(data[at : at + 5])
-        size = int.from_bytes(data[at + 3 : at + 5])
+        start = data[at : at + 5]
+        size = start[3] << 8 | start[4] if len(start) == 5 else 1
+        # A handshake record may not be empty (RFC 8446 §5.1).
+        if not _RECORD.startswith(start[:2]) or not 0 < size <= MAX_RECORD:
+            raise _bad(f"expected a handshake record of 1 to {MAX_RECORD} octets, got {start!r}")
         handshake += data[at + 5 : at + 5 + size]
         if handshake and handshake[0] != _CLIENT_HELLO:
             raise _bad(f"expected handshake type {_CLIENT_HELLO}, got {handshake[0]}")
@@ -49,19 +52,10 @@ def parse_hello(data: bytes) -> Hello | None:
                 raise DownstreamError("tls-hello-too-large", f"{length} octets")
             if len(handshake) >= 4 + length:
                 return _parse_body(handshake[4 : 4 + length])
-        if len(data) < at + 5 or len(data) < at + 5 + size:
-            return None
         at += 5 + size
+        if len(data) < at:
+            return None
     raise DownstreamError("tls-hello-too-large", f"more than {MAX_RECORDS} records")
-
-
-def _check_record(start: bytes) -> None:
-    """Refuse a record that is not of a handshake; `start` is what there is of its five octets."""
-    if start[:2] != bytes((_HANDSHAKE, 3))[: len(start)]:
-        raise _bad(f"expected a handshake record, got {start!r}")
-    # A handshake record may not be empty (RFC 8446 §5.1).
-    if len(start) == 5 and not 0 < int.from_bytes(start[3:]) <= MAX_RECORD:
-        raise _bad(f"expected 1 to {MAX_RECORD} octets, got {start!r}")
 
 
 def _parse_body(body: bytes) -> Hello:

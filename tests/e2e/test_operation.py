@@ -1,0 +1,235 @@
+"""Reload, crashes, drain: what operators do, and what befalls them, under traffic."""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.stand import ROOT, Sidecar, Upstream, echo, free_port, read_head, talk, wait_for
+
+
+def config(port: int, upstream: int, name: str = "app") -> str:
+    return (
+        "workload: web\n"
+        f'outbound: [{{address: "127.0.0.1:{port}", routes: [{{name: {name}, cluster: app}}]}}]\n'
+        f'clusters: [{{name: app, endpoints: ["127.0.0.1:{upstream}"]}}]\n'
+    )
+
+
+class Rig:
+    def __init__(self, directory: Path, drain: str = "5s") -> None:
+        self.upstream = Upstream(echo)
+        self.port = free_port()
+        self.sidecar = Sidecar(directory, config(self.port, self.upstream.port), drain)
+
+    def ask(self) -> int:
+        return httpx.get(f"http://127.0.0.1:{self.port}/").status_code
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path)
+    yield rig
+    rig.upstream.close()
+    with contextlib.suppress(ProcessLookupError, OSError):
+        if rig.sidecar.process.poll() is None:
+            assert rig.sidecar.stop() == 0
+    assert "msg=bug" not in rig.sidecar.log.read_text()
+
+
+def test_a_reload_serves_the_new_plan_on_the_old_connection(rig: Rig) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", rig.port, timeout=10)
+    connection.request("GET", "/")
+    assert connection.getresponse().read()
+    sock = connection.sock
+    text = config(rig.port, rig.upstream.port).replace("cluster: app}]", "match: {path: /a}, cluster: app}]")
+    before = rig.sidecar.info()["version"]
+    rig.sidecar.write(text)
+    rig.sidecar.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: rig.sidecar.info()["version"] != before)
+
+    def status(path: str) -> int:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+    wait_for(lambda: status("/b") == 404)
+    assert status("/a") == 200
+    assert connection.sock is sock
+    connection.close()
+
+
+def test_a_bad_config_is_refused_and_told(rig: Rig) -> None:
+    before = rig.sidecar.info()["version"]
+    rig.sidecar.write(config(rig.port, rig.upstream.port).replace("cluster: app}]", "cluster: ap}]"))
+    told = wait_for(lambda: rig.sidecar.info()["last_error"])
+    assert "sidecar.yaml:2: outbound[0].routes[0].cluster: no cluster is named 'ap'" in told
+    assert "did you mean 'app'?" in told
+    assert rig.sidecar.info()["version"] == before
+    assert rig.ask() == 200
+
+
+def test_a_listener_comes_and_goes(rig: Rig) -> None:
+    second = free_port()
+    text = config(rig.port, rig.upstream.port)
+    rig.sidecar.write(
+        text.replace("outbound: [", f'outbound: [{{address: "127.0.0.1:{second}", cluster: app}}, ')
+    )
+
+    def served(port: int) -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+        return False
+
+    wait_for(lambda: served(second))
+    rig.sidecar.write(text)
+    wait_for(lambda: not served(second))
+    assert served(rig.port)
+
+
+def test_a_killed_worker_is_replaced_on_the_same_sockets(rig: Rig) -> None:
+    pid = rig.sidecar.worker_pid()
+    os.kill(pid, signal.SIGKILL)
+    assert httpx.get(f"http://127.0.0.1:{rig.port}/", timeout=5).status_code == 200
+    info = rig.sidecar.info()
+    assert info["workers"][0]["pid"] != pid
+    assert info["workers"][0]["restarts"] == 1
+    assert "sidecar_worker_restarts_total 1.0" in rig.sidecar.get("/metrics")[1]
+
+
+def test_a_killed_agent_leaves_the_worker_serving_and_the_next_one_adopts_it(rig: Rig) -> None:
+    pid = rig.sidecar.worker_pid()
+    connection = http.client.HTTPConnection("127.0.0.1", rig.port, timeout=10)
+    connection.request("GET", "/")
+    assert connection.getresponse().read()
+    sock = connection.sock
+    rig.sidecar.process.kill()
+    rig.sidecar.process.wait(10)
+    for _ in range(10):
+        assert rig.ask() == 200
+    rig.sidecar.start()
+    assert rig.sidecar.worker_pid() == pid
+    connection.request("GET", "/")
+    assert connection.getresponse().read()
+    assert connection.sock is sock
+    connection.close()
+    assert rig.ask() == 200
+
+
+def test_the_last_good_config_is_used_when_the_new_one_is_bad(tmp_path: Path) -> None:
+    upstream, port = Upstream(echo), free_port()
+    sidecar = Sidecar(tmp_path, config(port, upstream.port))
+    assert sidecar.stop() == 0
+    sidecar.write("workload: [")
+    os.environ["STATE_DIRECTORY"] = str(sidecar.state)
+    try:
+        sidecar.start()
+    finally:
+        del os.environ["STATE_DIRECTORY"]
+    assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+    assert sidecar.stop() == 0
+    assert "starting with the last good one" in sidecar.log.read_text()
+    upstream.close()
+
+
+def test_a_drain_finishes_what_is_under_way_and_refuses_the_rest(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def serve(connection: socket.socket, number: int) -> None:
+        read_head(connection)
+        go.wait(10)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    upstream, port = Upstream(serve), free_port()
+    sidecar = Sidecar(tmp_path, config(port, upstream.port), drain="10s")
+    with talk(port, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as sock:
+        wait_for(lambda: upstream.connections == 1)
+        sidecar.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: sidecar.get("/ready")[0] == 503)
+
+        def refused() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) != 0
+
+        wait_for(refused)
+        go.set()
+        head, rest = read_head(sock)
+        assert b"Connection: close" in head
+        assert rest + sock.recv(10) == b"ok"
+    assert sidecar.process.wait(10) == 0
+    upstream.close()
+
+
+def test_a_taken_port_is_one_sentence_with_its_owner(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        path = tmp_path / "sidecar.yaml"
+        path.write_text(
+            config(port, 1) + f"admin: 127.0.0.1:{free_port()}\nprocess: {{state_dir: {tmp_path}/s}}\n"
+        )
+        told = subprocess.run(
+            [sys.executable, "-m", "sidecar", "run", str(path)],
+            capture_output=True, text=True, cwd=ROOT, timeout=20,
+        )  # fmt: skip
+    assert told.returncode == 1
+    assert f"port {port} is taken by pid {os.getpid()} (" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_systemd_is_told(tmp_path: Path) -> None:
+    upstream, port = Upstream(echo), free_port()
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(10)
+        os.environ["NOTIFY_SOCKET"] = str(path)
+        try:
+            sidecar = Sidecar(tmp_path, config(port, upstream.port))
+        finally:
+            del os.environ["NOTIFY_SOCKET"]
+        assert manager.recv(500).startswith(b"READY=1\nSTATUS=running plan ")
+        sidecar.process.send_signal(signal.SIGHUP)
+        assert manager.recv(500).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
+        assert manager.recv(500).startswith(b"READY=1\n")
+        assert sidecar.stop() == 0
+        assert manager.recv(500).startswith(b"STOPPING=1\n")
+    upstream.close()
+
+
+def test_two_workers_share_a_socket_and_their_numbers(tmp_path: Path) -> None:
+    upstream, port = Upstream(echo), free_port()
+    sidecar = Sidecar(tmp_path, config(port, upstream.port), workers=2)
+    for _ in range(40):
+        assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+    text = sidecar.get("/metrics")[1]
+    counts = [float(x.rpartition(" ")[2]) for x in text.splitlines() if x.startswith("istio_requests_total{")]
+    assert sum(counts) == 40
+    assert sidecar.stop() == 0
+    upstream.close()
+
+
+def test_the_operator_pages_answer(rig: Rig) -> None:
+    assert rig.ask() == 200
+    get = rig.sidecar.get
+    for path in ("/", "/live", "/stats", "/stats?format=json", "/config_dump", "/clusters",
+                 "/listeners", "/certs", "/server_info", "/logging"):  # fmt: skip
+        status, text = get(path)
+        assert status == 200, path
+        assert text
+    assert get("/drain")[0] == 405
+    assert get("/nothing")[0] == 404
+    told = httpx.get(f"http://127.0.0.1:{rig.sidecar.admin}/", headers={"host": "evil.example"})
+    assert told.status_code == 403
+    assert get("/logging?level=debug", "POST") == (200, "10\n")
+    assert get("/drain", "POST")[0] == 200
+    assert rig.sidecar.process.wait(10) == 0
