@@ -106,9 +106,6 @@ def _compile(
     elif listener.cluster:
         if routes:
             errors.append(ConfigError(f"{path}.cluster", "expected one of cluster and routes"))
-        if listener.cluster not in clusters:
-            # Said here, at the words the user wrote, not at the route it is short for.
-            compile_routes((), path, clusters, (), 0, errors)
         routes = (Route(name=listener.cluster, cluster=listener.cluster),)
     elif not routes:
         expected = "app, cluster or routes" if role == INBOUND else "cluster or routes"
@@ -122,6 +119,7 @@ def _compile(
         (guard,) if guard is not None else (),
         OUTBOUND_TIMEOUT if role == OUTBOUND else 0.0,
         errors,
+        is_short=not listener.routes,
     )
     wanted = {name for route in routes for name in names(route.match)}
     reader = HeadReader(wanted, listener.max_head_size, listener.max_fields)

@@ -26,12 +26,17 @@ def compile_routes(
     filters: tuple[HttpFilter, ...],
     default_timeout: float,
     errors: list[ConfigError],
+    *,
+    is_short: bool = False,
 ) -> RouteTable:
-    """Return the table of `routes`; what is wrong goes to `errors`."""
+    """Return the table of `routes`; what is wrong goes to `errors`.
+
+    `is_short`: the only route was written as the listener's own `cluster`, at `path` itself.
+    """
     entries = []
     names: set[str] = set()
     for index, route in enumerate(routes):
-        where = f"{path}[{index}]"
+        where = path if is_short else f"{path}[{index}]"
         if route.name and route.name in names:
             errors.append(ConfigError(f"{where}.name", f"two routes are called {route.name!r}"))
         names.add(route.name)

@@ -48,17 +48,17 @@ class Authority:
         identity: str,
         *,
         dns: Sequence[str] = (),
-        lifetime_seconds: float = 86400.0,
-        not_before: datetime | None = None,
+        lifetime: float = 86400.0,
+        begins: float = -_SKEW.total_seconds(),
     ) -> Secret:
         """Return key material for `identity`, a SPIFFE ID; empty leaves it out.
 
-        `dns` are further names.  It is valid for `lifetime_seconds` from `not_before`, an aware
-        time; None means from five minutes ago.
+        `dns` are further names.  It is valid from `begins` seconds from now (negative: before now),
+        for `lifetime` seconds.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        start = datetime.now(UTC) - _SKEW if not_before is None else not_before
-        end = start + timedelta(seconds=lifetime_seconds)
+        start = datetime.now(UTC) + timedelta(seconds=begins)
+        end = start + timedelta(seconds=lifetime)
         names: list[x509.GeneralName] = [x509.DNSName(n) for n in dns]
         if identity:
             names.insert(0, x509.UniformResourceIdentifier(identity))

@@ -89,7 +89,7 @@ class RetryPolicy(Model, frozen=True, kw_only=True):
     """What is tried again. `connect-failure`: no connection came about. `reset`: the endpoint closed before any
     response. `gateway-error`: 502, 503 or 504. `5xx`: any 5xx, or a reset. `retriable-4xx`: 409. `retriable-status-codes`:
     those in `status_codes`. All but `connect-failure` hold for idempotent methods only. A reused connection that died
-    before any response is always tried again for requests that are idempotent or were certainly not processed."""
+    before any response is always tried again for idempotent methods, and never for others."""
 
     status_codes: tuple[int, ...] = ()
     """Response codes for `retriable-status-codes`."""

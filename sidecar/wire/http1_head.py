@@ -55,7 +55,7 @@ _HOP_BY_HOP: Final = frozenset(
 )
 _PLAIN_OPTIONS: Final = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
 # What nearly every `Connection` line says; these skip the general path (bench: http1).
-_PROTECTED: Final = frozenset({b"host", b"content-length", b"authorization", b"cookie"})
+_PROTECTED: Final = frozenset({b"host", b"content-length", b"authorization", b"cookie", b"close"})
 # `Connection: host` must not take end-to-end fields away (the hop-by-hop abuse of 2019).
 
 _DIGITS: Final = b"0123456789"

@@ -148,9 +148,7 @@ def test_a_caller_that_is_not_listed_gets_403(mesh: Mesh, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("reason", ["no-certificate", "certificate-expired", "unknown-root",
                                     "certificate-not-yet-valid", "no-identity"])  # fmt: skip
-def test_a_refused_peer_is_counted_with_its_reason(
-    mesh: Mesh, tmp_path: Path, reason: str
-) -> None:
+def test_a_refused_peer_is_counted_with_its_reason(mesh: Mesh, tmp_path: Path, reason: str) -> None:
     secret = {
         "no-certificate": None,
         "certificate-expired": mesh.authority.issue(WEB, begins=-7200, lifetime=3600),

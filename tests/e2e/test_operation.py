@@ -51,7 +51,9 @@ def test_a_reload_serves_the_new_plan_on_the_old_connection(rig: Rig) -> None:
     connection.request("GET", "/")
     assert connection.getresponse().read()
     sock = connection.sock
-    text = config(rig.port, rig.upstream.port).replace("cluster: app}]", "match: {path: /a}, cluster: app}]")
+    text = config(rig.port, rig.upstream.port).replace(
+        "cluster: app}]", "match: {path: /a}, cluster: app}]"
+    )
     before = rig.sidecar.info()["version"]
     rig.sidecar.write(text)
     rig.sidecar.process.send_signal(signal.SIGHUP)
@@ -71,7 +73,9 @@ def test_a_reload_serves_the_new_plan_on_the_old_connection(rig: Rig) -> None:
 
 def test_a_bad_config_is_refused_and_told(rig: Rig) -> None:
     before = rig.sidecar.info()["version"]
-    rig.sidecar.write(config(rig.port, rig.upstream.port).replace("cluster: app}]", "cluster: ap}]"))
+    rig.sidecar.write(
+        config(rig.port, rig.upstream.port).replace("cluster: app}]", "cluster: ap}]")
+    )
     told = wait_for(lambda: rig.sidecar.info()["last_error"])
     assert "sidecar.yaml:2: outbound[0].routes[0].cluster: no cluster is named 'ap'" in told
     assert "did you mean 'app'?" in told
@@ -175,7 +179,8 @@ def test_a_taken_port_is_one_sentence_with_its_owner(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         path = tmp_path / "sidecar.yaml"
         path.write_text(
-            config(port, 1) + f"admin: 127.0.0.1:{free_port()}\nprocess: {{state_dir: {tmp_path}/s}}\n"
+            config(port, 1)
+            + f"admin: 127.0.0.1:{free_port()}\nprocess: {{state_dir: {tmp_path}/s}}\n"
         )
         told = subprocess.run(
             [sys.executable, "-m", "sidecar", "run", str(path)],
@@ -212,7 +217,11 @@ def test_two_workers_share_a_socket_and_their_numbers(tmp_path: Path) -> None:
     for _ in range(40):
         assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
     text = sidecar.get("/metrics")[1]
-    counts = [float(x.rpartition(" ")[2]) for x in text.splitlines() if x.startswith("istio_requests_total{")]
+    counts = [
+        float(x.rpartition(" ")[2])
+        for x in text.splitlines()
+        if x.startswith("istio_requests_total{")
+    ]
     assert sum(counts) == 40
     assert sidecar.stop() == 0
     upstream.close()

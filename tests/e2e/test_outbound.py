@@ -30,7 +30,7 @@ def config(port: int, upstream: str, more: str = "", cluster: str = "") -> str:
         "workload: web\n"
         f'outbound: [{{address: "127.0.0.1:{port}", cluster: app{more}}}]\n'
         f'clusters: [{{name: app, endpoints: ["{upstream}"]{cluster}}}]\n'
-        'telemetry: {access_log: {path: stdout, format: json}}\n'
+        "telemetry: {access_log: {path: stdout, format: json}}\n"
     )
 
 
@@ -68,7 +68,9 @@ def test_hop_by_hop_fields_end_here(rig: Rig) -> None:
 
 
 def test_pipelined_requests_are_answered_in_order(rig: Rig) -> None:
-    with talk(rig.port, b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(20))) as s:
+    with talk(
+        rig.port, b"".join(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % n for n in range(20))
+    ) as s:
         rest = b""
         for number in range(20):
             _, body, rest = read_response(s, rest)
@@ -175,7 +177,9 @@ def test_upgrade_is_an_opaque_tunnel(tmp_path: Path) -> None:
 
     upstream, port = Upstream(serve), free_port()
     sidecar = Sidecar(tmp_path, config(port, f"127.0.0.1:{upstream.port}"))
-    with talk(port, b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n") as s:
+    with talk(
+        port, b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    ) as s:
         head, rest = read_head(s)
         assert head.startswith(b"HTTP/1.1 101 ")
         assert b"Upgrade: websocket" in head
@@ -201,7 +205,9 @@ def test_expect_is_answered_by_the_endpoint(tmp_path: Path) -> None:
 
     upstream, port = Upstream(serve), free_port()
     sidecar = Sidecar(tmp_path, config(port, f"127.0.0.1:{upstream.port}"))
-    with talk(port, b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n") as s:
+    with talk(
+        port, b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+    ) as s:
         head, rest = read_head(s)
         assert head == b"HTTP/1.1 100 Continue\r\n\r\n"
         s.sendall(b"hello")
@@ -279,7 +285,7 @@ def test_a_server_that_speaks_first_is_not_kept_waiting(tmp_path: Path) -> None:
         sock.sendall(b"\x00\x01bytes")
         sock.shutdown(socket.SHUT_WR)
         assert read_all(sock) == b"got \x00\x01bytes"
-    wait_for(lambda: 'istio_tcp_connections_closed_total{' in sidecar.get("/metrics")[1])
+    wait_for(lambda: "istio_tcp_connections_closed_total{" in sidecar.get("/metrics")[1])
     assert sidecar.stop() == 0
     upstream.close()
 

@@ -1,0 +1,129 @@
+"""The config file: what is wrong is told with file, line, path and what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from sidecar.compiler.snapshot import check
+from sidecar.errors import ConfigErrors
+from sidecar.issuers.ephemeral import Authority
+from sidecar.sources.file import FileSource
+from sidecar.sources.schema import json_schema, markdown, structures
+
+ROOT = Path(__file__).parents[2]
+GOOD = """\
+workload: web
+outbound:
+  - address: 127.0.0.1:15001
+    cluster: app
+clusters:
+  - name: app
+    endpoints: ["127.0.0.1:8080"]
+"""
+# What is replaced, by what, and the beginning of what is told.
+BAD = [
+    ("workload: web", "workload:", "1: workload: expected keys and values (or just its name)"),
+    ("workload: web\n", "", "1: workload: is required"),
+    ("workload: web", "wrkload: web", "1: wrkload: unknown key; did you mean 'workload'?"),
+    ("cluster: app", "clusta: app", "4: outbound[0].clusta: unknown key; did you mean 'cluster'?"),
+    ("cluster: app", "cluster: ap", "4: outbound[0].cluster: no cluster is named 'ap' (did you mean 'app'?)"),
+    ("cluster: app", "cluster: [app]", "4: outbound[0].cluster: expected a text, got a list"),
+    ("127.0.0.1:15001", "127.0.0.1", "3: outbound[0].address: expected host:port"),
+    ("127.0.0.1:15001", "127.0.0.1:70000", "3: outbound[0].address: expected a port from 1 to 65535"),
+    ('["127.0.0.1:8080"]', '"127.0.0.1:8080"', "7: clusters[0].endpoints: expected a list"),
+    ('["127.0.0.1:8080"]', "[{weight: 1}]", "7: clusters[0].endpoints[0].address: is required"),
+    ('["127.0.0.1:8080"]', '[{address: "a:1", weight: 0}]', "7: clusters[0].endpoints[0].weight: expected 1 or more"),
+    ("cluster: app", "cluster: app\n    protocol: htp", "5: outbound[0].protocol: got the text 'htp'; did you mean 'http'?"),
+    ("cluster: app", "cluster: app\n    idle_timeout: 5 s", "5: outbound[0].idle_timeout: expected a duration"),
+    ("cluster: app", "cluster: app\n    idle_timeout: -1", "5: outbound[0].idle_timeout: expected 0 or more"),
+    ("cluster: app", "cluster: app\n    max_head_size: 1MB", "5: outbound[0].max_head_size: expected octets"),
+    ("cluster: app", "cluster: app\n    max_connections: many", "5: outbound[0].max_connections: expected a whole number"),
+    ("cluster: app", "cluster: app\n    accept_proxy_protocol: yes", "5: outbound[0].accept_proxy_protocol: expected true or false"),
+    ("cluster: app", "cluster: app\n    cluster: app", "5: outbound[0].cluster: the key is given twice"),
+    ("cluster: app", "\tcluster: app", "4: not YAML"),
+    ("- name: app", "- name: [", "not YAML"),
+    ("- name: app", "- {name: app", "not YAML"),
+    ("workload: web", "workload: web\n---\na: 1", "expected one document"),
+    ("    endpoints", "    balancer: randm\n    endpoints", "clusters[0].balancer: no balancer is called 'randm'"),
+    ("    endpoints", "    tls: mutual\n    endpoints", "clusters[0].tls: mutual needs the workload's certificates"),
+    ("    endpoints", "    tls: {mode: mutal}\n    endpoints", "clusters[0].tls.mode: got the text 'mutal'; did you mean"),
+    ("cluster: app", "routes: [{cluster: app}, {cluster: app}]", "outbound[0].routes[1]: never reached"),
+    ("cluster: app", 'routes: [{match: {regex: "("}, cluster: app}]', "outbound[0].routes[0].match.regex: bad pattern"),
+    ("cluster: app", "routes: [{match: {path: a}, cluster: app}]", "outbound[0].routes[0].match.path: expected a leading /"),
+    ("cluster: app", "routes: [{}]", "outbound[0].routes[0]: expected exactly one of cluster and clusters"),
+    ("workload: web", "workload: web\ntelemetry: {tracing: {sampling: 101}}", "2: telemetry.tracing.sampling: expected 100 or less"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "told"), BAD)
+def test_what_is_wrong_is_told(tmp_path: Path, old: str, new: str, told: str) -> None:
+    path = tmp_path / "sidecar.yaml"
+    assert old in GOOD
+    path.write_text(GOOD.replace(old, new, 1))
+    source = FileSource(str(path))
+    with pytest.raises(ConfigErrors) as caught:
+        try:
+            check(source.load(), None)
+        except ConfigErrors as errors:
+            raise source.locate(errors) from None
+    text = str(caught.value)
+    assert str(path) in text
+    assert told in text
+
+
+def test_every_error_is_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.yaml"
+    path.write_text(GOOD.replace("name: app", "nam: app").replace("cluster: app", "x: 1"))
+    with pytest.raises(ConfigErrors) as caught:
+        FileSource(str(path)).load()
+    assert [e.line for e in caught.value.errors] == [4, 6, 6]
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe", b"[]", b"- a", b"a: &a [*a]"])
+def test_what_is_no_config_at_all_is_told(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "sidecar.yaml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigErrors):
+        FileSource(str(path)).load()
+
+
+def test_an_alias_bomb_is_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    path = tmp_path / "sidecar.yaml"
+    path.write_text("\n".join(lines))
+    with pytest.raises(ConfigErrors, match="too many values"):
+        FileSource(str(path)).load()
+
+
+def test_a_missing_file_is_told() -> None:
+    with pytest.raises(ConfigErrors, match="cannot be read"):
+        FileSource("/nonexistent/sidecar.yaml").load()
+
+
+@pytest.mark.parametrize("name", ["quickstart", "inbound-mtls", "outbound", "full"])
+def test_the_examples_compile(name: str) -> None:
+    snapshot = FileSource(str(ROOT / "config" / f"{name}.yaml")).load()
+    secret = Authority("example.org").issue(snapshot.workload.identity)
+    check(snapshot, secret)
+
+
+def test_the_full_example_names_every_field() -> None:
+    text = (ROOT / "config" / "full.yaml").read_text()
+    missing = [
+        f"{model.__name__}.{name}"
+        for model in structures()
+        for name in model.__struct_fields__
+        if f"{name}:" not in text
+    ]
+    assert missing == []
+
+
+def test_the_reference_is_current() -> None:
+    assert (ROOT / "docs" / "configuration.md").read_text() == markdown()
+
+
+def test_the_schema_knows_every_structure() -> None:
+    schema = json_schema()
+    assert set(schema["$defs"]) == {model.__name__ for model in structures()}
+    assert schema["$defs"]["Snapshot"]["required"] == ["workload"]
