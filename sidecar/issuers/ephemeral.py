@@ -1,6 +1,5 @@
 """A certificate authority in memory: for the demo and for tests, gone with the process."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, final
 
@@ -47,15 +46,11 @@ class Authority:
         self,
         identity: str,
         *,
-        dns: Sequence[str] = (),
+        dns: tuple[str, ...] = (),
         lifetime: float = 86400.0,
-        begins: float = -_SKEW.total_seconds(),
+        begins: float = -300.0,
     ) -> Secret:
-        """Return key material for `identity`, a SPIFFE ID; empty leaves it out.
-
-        `dns` are further names.  It is valid from `begins` seconds from now (negative: before now),
-        for `lifetime` seconds.
-        """
+        """Return key material for `identity`, valid from `begins` seconds from now, `lifetime` long."""
         key = ec.generate_private_key(ec.SECP256R1())
         start = datetime.now(UTC) + timedelta(seconds=begins)
         end = start + timedelta(seconds=lifetime)
@@ -82,7 +77,6 @@ class Authority:
             )
         )
         if names:
-            # Critical, because the subject is empty (RFC 5280 §4.2.1.6).
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=True)
         certificate = builder.sign(self._key, hashes.SHA256())
         return Secret(

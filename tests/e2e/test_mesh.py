@@ -166,7 +166,7 @@ def test_a_refused_peer_is_counted_with_its_reason(mesh: Mesh, tmp_path: Path, r
 
 def test_old_tls_is_refused(mesh: Mesh, tmp_path: Path) -> None:
     tls = context(mesh.authority.issue(WEB), mesh.authority.roots, tmp_path)
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLS"):
         tls.minimum_version = tls.maximum_version = ssl.TLSVersion.TLSv1_1
     with talk(mesh.inbound) as raw, pytest.raises((ssl.SSLError, OSError)):
         tls.wrap_socket(raw)

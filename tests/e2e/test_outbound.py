@@ -81,7 +81,7 @@ def test_chunked_bodies_and_trailers_pass(tmp_path: Path) -> None:
     seen = []
 
     def serve(connection: socket.socket, number: int) -> None:
-        head, data = read_head(connection)
+        _, data = read_head(connection)
         while not data.endswith(b"X-Sum: 7\r\n\r\n"):
             data += connection.recv(65536)
         seen.append(data)
@@ -92,7 +92,7 @@ def test_chunked_bodies_and_trailers_pass(tmp_path: Path) -> None:
     sidecar = Sidecar(tmp_path, config(port, f"127.0.0.1:{upstream.port}"))
     with talk(port, b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n") as sock:
         sock.sendall(b"5\r\nhello\r\n6;x=y\r\n world\r\n0\r\nX-Sum: 7\r\n\r\n")
-        head, rest = read_head(sock)
+        _, rest = read_head(sock)
         while not rest.endswith(b"X-T: 1\r\n\r\n"):
             rest += sock.recv(65536)
     assert b"hello" in seen[0]
@@ -168,7 +168,7 @@ def test_an_endless_head_is_refused(rig: Rig) -> None:
 
 def test_upgrade_is_an_opaque_tunnel(tmp_path: Path) -> None:
     def serve(connection: socket.socket, number: int) -> None:
-        head, rest = read_head(connection)
+        head, _ = read_head(connection)
         assert b"Upgrade: websocket" in head
         connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n"
                            b"Upgrade: websocket\r\n\r\nwelcome")  # fmt: skip
@@ -402,6 +402,7 @@ def test_nginx_is_served_as_an_endpoint(tmp_path: Path) -> None:
     process = subprocess.Popen([nginx, "-c", str(tmp_path / "nginx.conf"), "-e", "stderr"])
     sidecar = Sidecar(tmp_path, config(port, f"127.0.0.1:{behind}"))
     with httpx.Client() as caller:
+        answer = wait_for(lambda: _ok(caller, port))
         for _ in range(5):
             answer = wait_for(lambda: _ok(caller, port))
             assert answer.text == "hello from nginx"
