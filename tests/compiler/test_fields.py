@@ -1,0 +1,150 @@
+"""Conditions of a match, on request heads as the reader makes them."""
+
+import pytest
+
+from sidecar.compiler.fields import conditions, names, text_test
+from sidecar.errors import ConfigError
+from sidecar.model.route import RouteMatch, StringMatch
+from sidecar.wire.http1_head import HeadReader
+
+
+def holds(match: RouteMatch, target: str, *fields: str, method: str = "GET") -> bool:
+    errors: list[ConfigError] = []
+    tests = conditions(match, "m", errors)
+    assert errors == []
+    lines = "".join(f"{line}\r\n" for line in (f"{method} {target} HTTP/1.1", "Host: h", *fields))
+    result = HeadReader(names(match)).request(lines.encode() + b"\r\n")
+    assert result is not None
+    return all(test(result[0]) for test in tests)
+
+
+TEXTS = [
+    (StringMatch(exact="abc"), [b"abc"], [b"ab", b"abcd", b"ABC", None]),
+    (StringMatch(prefix="ab"), [b"ab", b"abc"], [b"a", b"xab", None]),
+    (StringMatch(suffix="bc"), [b"bc", b"abc"], [b"bcx", b"c", None]),
+    (StringMatch(regex="a+b?"), [b"a", b"aab"], [b"b", b"aabb", b"", None]),
+    (StringMatch(regex="\\xff."), [b"\xffa"], [b"a\xff"]),
+    (StringMatch(present=True), [b"", b"x"], [None]),
+    (StringMatch(present=False), [None], [b"", b"x"]),
+    (StringMatch(exact="a", invert=True), [b"b", None], [b"a"]),
+    (StringMatch(prefix="a", invert=True), [b"b", None], [b"ab"]),
+    (StringMatch(present=True, invert=True), [None], [b"x"]),
+]
+
+
+@pytest.mark.parametrize(("match", "good", "bad"), TEXTS)
+def test_a_text_is_matched_by_its_kind(
+    match: StringMatch, good: list[bytes | None], bad: list[bytes | None]
+) -> None:
+    errors: list[ConfigError] = []
+    test = text_test(match, "m", errors)
+    assert errors == []
+    assert [text for text in good if not test(text)] == []
+    assert [text for text in bad if test(text)] == []
+
+
+@pytest.mark.parametrize("match", [StringMatch(), StringMatch(exact="a", prefix="b")])
+def test_a_text_needs_exactly_one_kind(match: StringMatch) -> None:
+    errors: list[ConfigError] = []
+    assert not text_test(match, "m.x", errors)(b"a")
+    assert [(e.path, e.detail[:28]) for e in errors] == [("m.x", "expected exactly one of exac")]
+
+
+def test_a_bad_pattern_is_told_at_its_path() -> None:
+    errors: list[ConfigError] = []
+    assert not text_test(StringMatch(regex="("), "m.x", errors)(b"(")
+    assert [e.path for e in errors] == ["m.x.regex"]
+    assert errors[0].detail.startswith("bad pattern '(': ")
+
+
+HEADS = [
+    (RouteMatch(), "/anything?x", True),
+    (RouteMatch(path="/a"), "/a", True),
+    (RouteMatch(path="/a"), "/a?x=/b", True),
+    (RouteMatch(path="/a"), "/a/", False),
+    (RouteMatch(path="/a"), "/A", False),
+    (RouteMatch(prefix="/"), "/anything", True),
+    (RouteMatch(prefix="/api"), "/api", True),
+    (RouteMatch(prefix="/api"), "/api/", True),
+    (RouteMatch(prefix="/api"), "/api/x", True),
+    (RouteMatch(prefix="/api"), "/api?x", True),
+    (RouteMatch(prefix="/api"), "/apix", False),
+    (RouteMatch(prefix="/api"), "/x/api", False),
+    (RouteMatch(prefix="/api/"), "/api/x", True),
+    (RouteMatch(prefix="/api/"), "/apix", False),
+    (RouteMatch(regex="/v[0-9]+/.*"), "/v12/x", True),
+    (RouteMatch(regex="/v[0-9]+"), "/v12?q", True),
+    (RouteMatch(regex="/v[0-9]+"), "/v12/x", False),
+    (RouteMatch(query={"a": StringMatch(exact="1")}), "/?a=1", True),
+    (RouteMatch(query={"a": StringMatch(exact="1")}), "/?b=2&a=1", True),
+    (RouteMatch(query={"a": StringMatch(exact="1")}), "/?a=2&a=1", False),
+    (RouteMatch(query={"a": StringMatch(exact="1")}), "/?aa=1", False),
+    (RouteMatch(query={"a": StringMatch(exact="x y")}), "/?a=x%20y", True),
+    (RouteMatch(query={"a": StringMatch(exact="x y")}), "/?a=x+y", True),
+    (RouteMatch(query={"a b": StringMatch(exact="1")}), "/?a%20b=1", True),
+    (RouteMatch(query={"a": StringMatch(exact="")}), "/?a", True),
+    (RouteMatch(query={"a": StringMatch(present=True)}), "/?a=", True),
+    (RouteMatch(query={"a": StringMatch(present=True)}), "/", False),
+    (RouteMatch(query={"a": StringMatch(present=False)}), "/?b", True),
+]
+
+
+@pytest.mark.parametrize(("match", "target", "taken"), HEADS)
+def test_a_target_is_matched_by_path_and_query(match: RouteMatch, target: str, taken: bool) -> None:
+    assert holds(match, target) is taken
+
+
+@pytest.mark.parametrize(("method", "taken"), [("GET", True), ("PUT", True), ("POST", False)])
+def test_any_of_the_methods_is_taken(method: str, taken: bool) -> None:
+    match = RouteMatch(methods=("GET", "PUT"))
+    assert holds(match, "/", "Content-Length: 0", method=method) is taken
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "taken"),
+    [
+        (StringMatch(exact="1"), ("X-A: 1",), True),
+        (StringMatch(exact="1"), ("x-a: 1",), True),
+        (StringMatch(exact="1"), ("X-A: 2",), False),
+        (StringMatch(exact="1"), (), False),
+        (StringMatch(exact="1, 2"), ("X-A: 1", "x-a: 2"), True),
+        (StringMatch(present=False), (), True),
+        (StringMatch(present=False), ("X-A: 1",), False),
+        (StringMatch(exact="1", invert=True), (), True),
+    ],
+)
+def test_a_field_is_matched_whatever_the_case_of_its_name(
+    text: StringMatch, fields: tuple[str, ...], taken: bool
+) -> None:
+    assert holds(RouteMatch(headers={"x-A": text}), "/", *fields) is taken
+
+
+def test_the_authority_is_matched_by_its_pseudo_field() -> None:
+    assert holds(RouteMatch(headers={":authority": StringMatch(exact="h")}), "/")
+    assert not holds(RouteMatch(headers={":authority": StringMatch(exact="x")}), "/")
+
+
+def test_all_conditions_of_a_match_must_hold() -> None:
+    match = RouteMatch(prefix="/a", methods=("GET",), headers={"x": StringMatch(exact="1")})
+    assert holds(match, "/a/b", "X: 1")
+    assert not holds(match, "/b", "X: 1")
+    assert not holds(match, "/a", "X: 2")
+    assert not holds(match, "/a", "X: 1", method="HEAD")
+
+
+@pytest.mark.parametrize(
+    ("match", "path", "text"),
+    [
+        (RouteMatch(path="/a", prefix="/b"), "m", "expected one of path, prefix, regex"),
+        (RouteMatch(path="a"), "m.path", "expected a leading /, got 'a'"),
+        (RouteMatch(prefix="a"), "m.prefix", "expected a leading /, got 'a'"),
+        (RouteMatch(regex="["), "m.regex", "bad pattern '['"),
+        (RouteMatch(headers={"x": StringMatch()}), "m.headers.x", "expected exactly one of"),
+        (RouteMatch(query={"q": StringMatch(regex="*")}), "m.query.q.regex", "bad pattern '*'"),
+    ],
+)
+def test_a_wrong_match_is_told_at_its_path(match: RouteMatch, path: str, text: str) -> None:
+    errors: list[ConfigError] = []
+    conditions(match, "m", errors)
+    assert [e.path for e in errors] == [path]
+    assert errors[0].detail.startswith(text)
