@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import signal
 import socket
@@ -97,7 +98,7 @@ class Agent:
             OperationError: a port is taken, or no worker runs the plan.
         """
         snapshot, secret = self._load_first()
-        self._state_dir = self._state_dir or _state_dir(snapshot)
+        self._state_dir = _state_dir(snapshot)
         self._sockets.update(sockets.passed(os.environ))
         for index in range(snapshot.process.workers):
             worker = Worker(index, self._state_dir, self._greeted, self._retired.fold)
@@ -316,31 +317,24 @@ class Agent:
         return added
 
     def _last_good(self) -> tuple[Snapshot, Secret | None] | None:
-        """Return the configuration that ran last, if this source's is on disk and still compiles."""
-        for directory in _kept_dirs():
-            path = Path(directory) / "last-good.msgpack"
-            try:
-                name, snapshot = msgspec.msgpack.decode(
-                    path.read_bytes(), type=tuple[str, Snapshot]
-                )
-                if name != os.path.abspath(self._source.name):
-                    continue
-                secret = files.load(snapshot.certificates) if snapshot.certificates else None
-                check(snapshot, secret)
-            except (OSError, msgspec.MsgspecError, ConfigErrors):
-                continue
-            self._state_dir = str(directory)
-            return snapshot, secret
-        return None
+        """Return what this source said when it was last good, if it is kept and still compiles."""
+        try:
+            data = _last_good_path(self._source.name).read_bytes()
+            snapshot = msgspec.msgpack.decode(data, type=Snapshot)
+            secret = files.load(snapshot.certificates) if snapshot.certificates else None
+            check(snapshot, secret)
+        except (OSError, msgspec.MsgspecError, ConfigErrors):
+            return None
+        return snapshot, secret
 
     def _remember(self, snapshot: Snapshot) -> None:
-        path = Path(self._state_dir) / "last-good.msgpack"
-        data = msgspec.msgpack.encode((os.path.abspath(self._source.name), snapshot))
+        path = _last_good_path(self._source.name)
         try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             spare = path.with_suffix(".new")
             handle = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                file.write(msgspec.msgpack.encode(snapshot))
             spare.rename(path)
         except OSError as error:
             log.warning("the last good config is not kept: %s", error)
@@ -522,9 +516,7 @@ def _addresses(snapshot: Snapshot) -> set[str]:
 def _state_dir(snapshot: Snapshot) -> str:
     """Return the state directory, made if need be."""
     directory = snapshot.process.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    if not directory:
-        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-        directory = os.path.join(home, "sidecar", snapshot.workload.name)
+    directory = directory or os.path.join(_state_home(), snapshot.workload.name)
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
     except OSError as error:
@@ -534,13 +526,22 @@ def _state_dir(snapshot: Snapshot) -> str:
     return directory
 
 
-def _kept_dirs() -> list[str]:
-    """Return the directories in which a last good config may lie."""
-    found = [d for d in (os.environ.get("STATE_DIRECTORY", "").split(":")[0],) if d]
+def _state_home() -> str:
+    """Return where state is kept unless the configuration says otherwise."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return given
     home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    with contextlib.suppress(OSError):
-        found += [str(p) for p in (Path(home) / "sidecar").iterdir()]
-    return found
+    return os.path.join(home, "sidecar")
+
+
+def _last_good_path(source: str) -> Path:
+    """Return where the last good config of `source` is kept.
+
+    It does not depend on what the config says: it is needed when that cannot be read.
+    """
+    name = hashlib.sha256(os.path.abspath(source).encode()).hexdigest()[:12]
+    return Path(_state_home()) / f"last-good-{name}.msgpack"
 
 
 def _bug(where: str, error: BaseException) -> None:

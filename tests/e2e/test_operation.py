@@ -135,11 +135,7 @@ def test_the_last_good_config_is_used_when_the_new_one_is_bad(tmp_path: Path) ->
     sidecar = Sidecar(tmp_path, config(port, upstream.port))
     assert sidecar.stop() == 0
     sidecar.write("workload: [")
-    os.environ["STATE_DIRECTORY"] = str(sidecar.state)
-    try:
-        sidecar.start()
-    finally:
-        del os.environ["STATE_DIRECTORY"]
+    sidecar.start()
     assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
     assert sidecar.stop() == 0
     assert "starting with the last good one" in sidecar.log.read_text()
