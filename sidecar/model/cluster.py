@@ -1,6 +1,8 @@
 """A named set of endpoints and how to reach them."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta
 
 from sidecar.model.base import Address, Count, Duration, Model
 from sidecar.model.endpoint import Endpoint
@@ -40,7 +42,7 @@ class Limits(Model, frozen=True, kw_only=True):
     retries: Count = 3
     """Retries that may always be under way; beyond it, the budget decides."""
 
-    retry_budget: float = 0.2
+    retry_budget: Annotated[float, Meta(ge=0, le=1)] = 0.2
     """Retries under way as a share of requests under way (0.2 is 20 %)."""
 
 

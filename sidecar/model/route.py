@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from sidecar.model.base import Count, Duration, Model
+from sidecar.model.base import Duration, Model, Size
 
 
 class StringMatch(Model, frozen=True, kw_only=True):
@@ -127,5 +127,5 @@ class Route(Model, frozen=True, kw_only=True):
     retry: RetryPolicy = RetryPolicy()
     """When a request is tried again."""
 
-    buffer_limit: Count = 65536
+    buffer_limit: Size = 65536
     """Octets of a request body kept for a retry; a longer body is sent once."""

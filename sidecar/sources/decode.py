@@ -1,6 +1,8 @@
 """Plain data to structures of the model, with every error and its path."""
 
 import difflib
+import ipaddress
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -16,7 +18,9 @@ _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE: Final = re.compile(r"([0-9]+)(B|KiB|MiB|GiB)")
 _OCTETS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_UNIX_PATH_LIMIT: Final = 107  # octets that sockaddr_un has room for, the closing zero aside
+_MAY_BE_OFF: Final = "admin.address"  # the one address whose field string says so
 
 
 def decode(tree: object, kind: type[Kind]) -> Kind:
@@ -148,6 +152,9 @@ class _Walker:
             what = "a duration like 15s" if unit == "duration" else "a number"
             self.fail(path, f"expected {what}, got {_say(data)}")
             return 0.0
+        if not math.isfinite(data):
+            self.fail(path, f"expected a finite number, got {data}")
+            return 0.0
         self._range(data, kind, path)
         return float(data)
 
@@ -163,21 +170,34 @@ class _Walker:
             return ""
         text = str(data)
         if unit == "address":
-            problem = _address_problem(text)
-            if problem and text != "off":
+            problem = "" if text == "off" and path == _MAY_BE_OFF else _address_problem(text)
+            if problem:
                 self.fail(path, problem)
         return text
 
 
 def _address_problem(text: str) -> str:
     if text.startswith("unix:"):
-        return "" if len(text) > 5 else "expected a path after unix:"
+        size = len(text[5:].encode())
+        if 0 < size <= _UNIX_PATH_LIMIT:
+            return ""
+        return f"expected a path of 1 to {_UNIX_PATH_LIMIT} octets after unix:, got {size}"
     match = _ADDRESS.fullmatch(text)
     if match is None:
         return f"expected host:port, [v6]:port or unix:/path, got {text[:80]!r}"
-    if not 0 < int(match[1]) < 65536:
-        return f"expected a port from 1 to 65535, got {match[1]}"
+    if match[1] is not None and not _is_v6(match[1]):
+        return f"expected an IPv6 address in the brackets, got {match[1]!r}"
+    if not 0 < int(match[2]) < 65536:
+        return f"expected a port from 1 to 65535, got {match[2]}"
     return ""
+
+
+def _is_v6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(text: str, otherwise: str) -> float | str:

@@ -1,7 +1,7 @@
 """YAML to plain data, with the line of every value; strict where YAML is surprising."""
 
 import re
-from typing import Any, Final
+from typing import Any, Final, final
 
 import yaml
 
@@ -14,8 +14,35 @@ MAX_DEPTH: Final = 64
 Lines = dict[str, int]
 
 _BOOL: Final = {"true": True, "false": False}
-_INT: Final = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
-_FLOAT: Final = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)?")
+# No leading zeros or plus signs, and at most 18 digits: other plain words stay texts.
+_INT: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+_FLOAT: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,18})?(?:[eE][-+]?[0-9]{1,2})?")
+_TAGS: Final = {  # those that plain words resolve to; a tag that somebody wrote would be ignored
+    f"tag:yaml.org,2002:{name}"
+    for name in ("str", "int", "float", "bool", "null", "timestamp", "merge", "value", "yaml")
+}
+_HINTS: Final = (  # what the parser says, and what usually was meant
+    ("mapping values are not allowed", "a text with `: ` needs quotes, or the indentation is off"),
+    ("that cannot start any token", "indent with spaces; quote texts that begin with @, ` or %"),
+    ("could not find expected ':'", "a key needs a colon and a space after it"),
+    ("expected ',' or", "a bracket or brace is not closed, or a comma is missing"),
+    ("expected <block end>", "the indentation differs from the lines above"),
+    ("unexpected end of stream", "a quote is not closed"),
+    ("undefined alias", "name it with & first, or quote a text that begins with *"),
+)
+
+
+@final
+class Number(float):
+    """A number with a fraction that remembers how it was written, should a text be wanted."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text: Final = text
+
+    def __str__(self) -> str:
+        """Return it as written: `1.10` is not `1.1`."""
+        return self._text
 
 
 def load(data: bytes) -> tuple[Any, Lines]:
@@ -36,12 +63,12 @@ def load(data: bytes) -> tuple[Any, Lines]:
     try:
         nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = (error.problem or "not YAML").replace("\\t", "a tab")
-        hint = "; indent with spaces" if "tab" in problem or "\\t" in problem else ""
-        raise _error(mark.line + 1 if mark else 0, f"not YAML: {problem}{hint}") from None
-    except yaml.YAMLError as error:
-        raise _error(0, f"not YAML: {str(error).splitlines()[0]}") from None
+        raise _syntax(error) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise _error(
+            line, f"the character U+{ord(text[error.position]):04X} is not allowed"
+        ) from None
     except RecursionError:
         raise _error(0, f"nested more than {MAX_DEPTH} deep") from None
     if not nodes:
@@ -74,6 +101,13 @@ class _Reader:
                 self.read(item, f"{path}[{index}]", depth + 1)
                 for index, item in enumerate(node.value)
             ]
+        if node.tag not in _TAGS:
+            self.errors.append(
+                ConfigError(path, f"tags such as {node.tag} mean nothing", line=line)
+            )
+        if any("\ud800" <= character <= "\udfff" for character in node.value):
+            self.errors.append(ConfigError(path, "half of a surrogate pair is no text", line=line))
+        assert isinstance(node, yaml.ScalarNode)  # the composer makes no fourth kind
         return _scalar(node)
 
     def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Any]:
@@ -95,9 +129,9 @@ class _Reader:
         return found
 
 
-def _scalar(node: yaml.Node) -> Any:
-    text = node.value
-    if getattr(node, "style", None) is not None or not isinstance(text, str):
+def _scalar(node: yaml.ScalarNode) -> Any:
+    text = str(node.value)
+    if node.style is not None:  # quoted, or a block: a text whatever it looks like
         return text
     if text in ("", "~", "null"):
         return None
@@ -106,8 +140,17 @@ def _scalar(node: yaml.Node) -> Any:
     if _INT.fullmatch(text):
         return int(text)
     if _FLOAT.fullmatch(text):
-        return float(text)
+        return Number(text)
     return text
+
+
+def _syntax(error: yaml.MarkedYAMLError) -> ConfigErrors:
+    """Return what the parser says with its line, and with what usually was meant."""
+    mark = error.problem_mark or error.context_mark
+    problem = (error.problem or "not understood").replace("'\\t'", "tab")
+    problem = problem.replace("'<stream end>'", "the end of the file")
+    hint = next((f"; {meant}" for said, meant in _HINTS if said in problem), "")
+    return _error(mark.line + 1 if mark else 0, f"not YAML: {problem}{hint}")
 
 
 def _error(line: int, detail: str) -> ConfigErrors:

@@ -53,6 +53,14 @@ KNOWN: Final = (
 _HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
 )
+_PLAIN_LENGTH: Final = re.compile(rb"^(?i:content-length): (?:0|[1-9][0-9]*)\r$", re.MULTILINE)
+_PLAIN_CODING: Final = re.compile(rb"^(?i:transfer-encoding): chunked\r$", re.MULTILINE)
+# Some servers take `_` for `-`: `x_forwarded_for` would be a field that we should have set.
+_LOOKALIKE: Final = re.compile(
+    rb"^(?=[A-Za-z-]*_)(?i:x[-_]forwarded[-_][a-z_-]+|x[-_]request[-_]id|x[-_]sidecar[-_][a-z_-]+"
+    rb"|content[-_]length|transfer[-_]encoding):[^\n]*+\n",
+    re.MULTILINE,
+)
 _PLAIN_OPTIONS: Final = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
 # What nearly every `Connection` line says; these skip the general path (bench: http1).
 _PROTECTED: Final = frozenset({b"host", b"content-length", b"authorization", b"cookie", b"close"})
@@ -350,6 +358,9 @@ def _settle_request(head: RequestHead) -> None:
             raise DownstreamError("bad-transfer-coding", f"expected chunked, got {coding[:40]!r}")
         head.chunked = True
         head.length = None
+    _remake_framing(head, length, coding)
+    if b"_" in head.block:
+        head.block = _LOOKALIKE.sub(b"", head.block)
     expect = found.get(b"expect")
     if expect is not None:
         if expect.lower() != b"100-continue":
@@ -359,6 +370,19 @@ def _settle_request(head: RequestHead) -> None:
         head.close, head.upgrade = _settle_connection(head, head.version)
     if head.method == b"CONNECT":
         raise DownstreamError("connect-refused", "CONNECT is not served here")
+
+
+def _remake_framing(head: Fields, length: bytes | None, coding: bytes | None) -> None:
+    """Write the framing line anew unless it is what we would write.
+
+    A peer may read `Transfer-Encoding:CHUNKED` or `Content-Length: 007` otherwise than we do.
+    """
+    if length is not None and _PLAIN_LENGTH.search(head.block) is None:
+        head.remove(b"content-length")
+        head.add(b"Content-Length", b"%d" % int(length))
+    elif coding is not None and _PLAIN_CODING.search(head.block) is None:
+        head.remove(b"transfer-encoding")
+        head.add(b"Transfer-Encoding", b"chunked")
 
 
 def _settle_target(head: RequestHead) -> None:
@@ -394,6 +418,8 @@ def _settle_connection(head: Fields, version: int) -> tuple[bool, bytes | None]:
     ]
     close = b"close" in options or (version == 10 and b"keep-alive" not in options)
     upgrade = found.get(b"upgrade") if b"upgrade" in options else None
+    if upgrade is not None and upgrade.lower() != b"websocket":
+        upgrade = None  # h2c would be a tunnel past routes and policy
     trailers = b"trailers" in found.get(b"te", b"").lower()
     for name in _HOP_BY_HOP:
         if name in found and name != b"transfer-encoding":
@@ -427,6 +453,7 @@ def _settle_response(head: ResponseHead, method: bytes) -> None:
             raise DownstreamError("bad-framing", "both Content-Length and Transfer-Encoding")
         if head.version == 10 or coding.lower() != b"chunked":
             raise DownstreamError("bad-transfer-coding", f"expected chunked, got {coding[:40]!r}")
+    _remake_framing(head, length, coding)
     if method == b"HEAD" or status == 304 or status == 204 or status < 200:
         head.length = 0
         if status == 204 or status < 200:

@@ -1,14 +1,19 @@
 """The config file: what is wrong is told with file, line, path and what to do."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec import inspect
 
 from sidecar.compiler.snapshot import check
-from sidecar.errors import ConfigErrors
+from sidecar.errors import ConfigError, ConfigErrors
 from sidecar.issuers.ephemeral import Authority
+from sidecar.model.snapshot import Snapshot
 from sidecar.sources.file import FileSource
 from sidecar.sources.schema import json_schema, markdown, structures
+from sidecar.sources.yaml_tree import load
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -93,6 +98,22 @@ def test_an_alias_bomb_is_refused(tmp_path: Path) -> None:
         FileSource(str(path)).load()
 
 
+def test_an_error_below_what_is_written_has_the_line_of_what_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.yaml"
+    path.write_text(GOOD)
+    source = FileSource(str(path))
+    source.load()
+    paths = ["clusters[0].tls.mode", "outbound[0].routes[2].name", "admin", ""]
+    found = source.locate(ConfigErrors([ConfigError(p, "no") for p in paths])).errors
+    assert {e.path: e.line for e in found} == dict(zip(paths, [6, 3, 1, 1], strict=True))
+    assert {e.file for e in found} == {source.name}
+
+
+def test_the_file_itself_is_watched(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.yaml"
+    assert FileSource(str(path)).watched() == (str(path),)
+
+
 def test_a_missing_file_is_told() -> None:
     with pytest.raises(ConfigErrors, match="cannot be read"):
         FileSource("/nonexistent/sidecar.yaml").load()
@@ -106,14 +127,36 @@ def test_the_examples_compile(name: str) -> None:
 
 
 def test_the_full_example_names_every_field() -> None:
-    text = (ROOT / "config" / "full.yaml").read_text()
-    missing = [
-        f"{model.__name__}.{name}"
+    tree, _ = load((ROOT / "config" / "full.yaml").read_bytes())
+    wanted = {
+        (declared.__name__, name)
         for model in structures()
-        for name in model.__struct_fields__
-        if f"{name}:" not in text
-    ]
-    assert missing == []
+        for declared in model.__mro__
+        for name in getattr(declared, "__annotations__", ())
+        if name != "SHORT"
+    }
+    assert wanted - set(written(tree, inspect.type_info(Snapshot))) == set()
+
+
+def written(tree: Any, kind: inspect.Type) -> Iterator[tuple[str, str]]:
+    """Yield each field that `tree` gives, with the name of the structure that declares it."""
+    if isinstance(kind, inspect.Metadata):
+        yield from written(tree, kind.type)
+    elif isinstance(kind, inspect.UnionType):
+        for inner in kind.types:
+            yield from written(tree, inner)
+    elif isinstance(kind, inspect.VarTupleType):
+        for item in tree:
+            yield from written(item, kind.item_type)
+    elif isinstance(kind, inspect.DictType):
+        for item in tree.values():
+            yield from written(item, kind.value_type)
+    elif isinstance(kind, inspect.StructType) and isinstance(tree, dict):
+        fields = {field.name: field.type for field in kind.fields}
+        for key, item in tree.items():
+            owner = next(c for c in kind.cls.__mro__ if key in getattr(c, "__annotations__", ()))
+            yield owner.__name__, key
+            yield from written(item, fields[key])
 
 
 def test_the_reference_is_current() -> None:
