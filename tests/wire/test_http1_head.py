@@ -1,7 +1,6 @@
 """Heads: what is taken, what is refused, and that it is read as others read it."""
 
 import re
-import time
 from collections.abc import Callable, Sequence
 
 import h11
@@ -422,21 +421,6 @@ def test_cuts_do_not_change_a_responses_head(parts: list[bytes]) -> None:
                 len(RESPONSE),
             )
             return
-
-
-def test_a_head_that_drips_in_costs_one_pass() -> None:
-    def cost(size: int) -> float:
-        best = float("inf")
-        for _ in range(3):
-            data = HOST + b"x: " + b"y" * size
-            start = time.perf_counter()
-            for end in range(1, len(data)):
-                assert READER.request(data[:end], end - 1) is None
-            best = min(best, time.perf_counter() - start)
-        return best
-
-    # Eight times the octets may cost 32 times the time (they are copied), not 64 times.
-    assert cost(16000) < 32 * cost(2000)
 
 
 # --- against others
