@@ -357,8 +357,8 @@ class Agent:
         """Send the running snapshot to a worker; return what is wrong."""
         snapshot = self._snapshot
         assert snapshot is not None
-        if worker.channel is None:
-            return None
+        if worker.channel is None or self._state == DRAINING:
+            return None  # a worker that starts while we drain has no sockets to serve on
         version = version_of(snapshot)
         waiting = worker.acks.get(version)
         if waiting is None:

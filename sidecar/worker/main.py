@@ -141,7 +141,10 @@ class Worker:
                 self._bug("worker", error)
 
     async def _do(self, message: Down, descriptors: list[int]) -> None:
-        if isinstance(message, Apply):
+        if self._engine.draining and not isinstance(message, Report):
+            for descriptor in descriptors:
+                os.close(descriptor)
+        elif isinstance(message, Apply):
             for address, descriptor in zip(message.addresses, descriptors, strict=True):
                 old = self._runner.sockets.pop(address, None)
                 if old is not None:
