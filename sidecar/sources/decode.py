@@ -14,11 +14,13 @@ from sidecar.model.base import Model
 
 Kind = TypeVar("Kind", bound=Model)
 
-_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE: Final = re.compile(r"([0-9]+)(B|KiB|MiB|GiB)")
+# Digits are bounded, so that whatever is accepted is finite and fits 64 bits.
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?)(ms|s|m|h|d)")
+_SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE: Final = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB)")
 _OCTETS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
+_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _UNIX_PATH_LIMIT: Final = 107  # octets that sockaddr_un has room for, the closing zero aside
 _MAY_BE_OFF: Final = "admin.address"  # the one address whose field string says so
 
@@ -145,7 +147,9 @@ class _Walker:
             if match is None:
                 self.fail(path, f"expected a duration like 250ms, 15s or 1h, got {_say(data)}")
                 return 0.0
-            return float(match[1]) * _SECONDS[match[2]]
+            number = float(match[1])
+            # Divided, not times 0.001: 35ms is 0.035, not 0.035000000000000003.
+            return number / 1000 if match[2] == "ms" else number * _SECONDS[match[2]]
         if unit == "percent" and isinstance(data, str) and data.endswith("%"):
             data = _number(data[:-1], data)
         if isinstance(data, bool) or not isinstance(data, (int, float)):
@@ -187,14 +191,28 @@ def _address_problem(text: str) -> str:
         return f"expected host:port, [v6]:port or unix:/path, got {text[:80]!r}"
     if match[1] is not None and not _is_v6(match[1]):
         return f"expected an IPv6 address in the brackets, got {match[1]!r}"
-    if not 0 < int(match[2]) < 65536:
-        return f"expected a port from 1 to 65535, got {match[2]}"
+    if match[2] is not None and not _is_host(match[2]):
+        return f"expected a host name or an IP address before the port, got {match[2][:80]!r}"
+    if not 0 < int(match[3]) < 65536:
+        return f"expected a port from 1 to 65535, got {match[3]}"
     return ""
 
 
 def _is_v6(text: str) -> bool:
     try:
         ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_host(text: str) -> bool:
+    """Say whether `text` can be a name, or is an IPv4 address if its last label is a number."""
+    labels = text.removesuffix(".").split(".")
+    if not labels[-1].isdecimal():
+        return len(text) < 255 and all(map(_LABEL.fullmatch, labels))
+    try:
+        ipaddress.IPv4Address(text)
     except ValueError:
         return False
     return True

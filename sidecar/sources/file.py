@@ -6,7 +6,7 @@ from typing import Final, final
 from sidecar.errors import ConfigError, ConfigErrors
 from sidecar.model.snapshot import Snapshot
 from sidecar.sources.decode import decode
-from sidecar.sources.yaml_tree import Lines, load
+from sidecar.sources.yaml_tree import MAX_SIZE, Lines, load
 
 
 @final
@@ -30,7 +30,7 @@ class FileSource:
         """
         try:
             with open(self._path, "rb") as file:
-                data = file.read()
+                data = file.read(MAX_SIZE + 1)  # a device would never end
         except OSError as error:
             problem = ConfigError("", f"cannot be read: {error.strerror}", file=self._path)
             raise ConfigErrors([problem]) from None
@@ -45,7 +45,10 @@ class FileSource:
     def locate(self, errors: ConfigErrors) -> ConfigErrors:
         """Return `errors` with file and line, in the order of the file."""
         found = [
-            ConfigError(e.path, e.detail, file=self._path, line=e.line or self._line(e.path))
+            # One that has its file was located when it was found, or, unread, has no line at all.
+            e
+            if e.file
+            else ConfigError(e.path, e.detail, file=self._path, line=e.line or self._line(e.path))
             for e in errors.errors
         ]
         return ConfigErrors(sorted(found, key=lambda e: e.line))

@@ -14,8 +14,16 @@ from sidecar.model.snapshot import Snapshot
 _UNITS: Final[dict[str, dict[str, Any]]] = {
     "duration": {"type": ["number", "string"], "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"},
     "size": {"type": ["integer", "string"], "pattern": r"^[0-9]+(B|KiB|MiB|GiB)$"},
-    "address": {"type": "string", "examples": ["127.0.0.1:8080", "unix:/run/app.sock"]},
-    "percent": {"type": ["number", "string"], "examples": [1, "0.5%"]},
+    "address": {
+        "type": "string",
+        "pattern": r"^(unix:.+|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}|off)$",
+        "examples": ["127.0.0.1:8080", "unix:/run/app.sock"],
+    },
+    "percent": {
+        "type": ["number", "string"],
+        "pattern": r"^[0-9]+(\.[0-9]+)?%$",
+        "examples": [1, "0.5%"],
+    },
 }
 _INTRODUCTION: Final = """\
 # Configuration
@@ -106,7 +114,7 @@ def markdown() -> str:
         assert isinstance(info, types.StructType)
         texts = field_docs(model)
         rows += [
-            f"| `{f.name}` | {_word(f.type)} | {_default(f)} | {texts[f.name].replace('|', '¦')} |"
+            f"| `{f.name}` | {_word(f.type)} | {_default(f)} | {_cell(texts[f.name])} |"
             for f in info.fields
         ]
         parts.append("\n".join(rows) + "\n")
@@ -137,8 +145,9 @@ def _object(model: type[Model]) -> dict[str, Any]:
 def _schema(kind: types.Type) -> dict[str, Any]:
     if isinstance(kind, types.Metadata):
         unit = (kind.extra or {}).get("unit")
-        return dict(_UNITS[unit]) if unit in _UNITS else _schema(kind.type)
-    kind = _bare(kind)
+        return {**_schema(kind.type), **_UNITS.get(unit or "", {})}
+    if isinstance(kind, types.UnionType):  # an optional field; with its unit, unlike _bare
+        return _schema(next(t for t in kind.types if not isinstance(t, types.NoneType)))
     if isinstance(kind, types.StructType):
         return {"$ref": f"#/$defs/{kind.cls.__name__}"}
     if isinstance(kind, types.VarTupleType):
@@ -177,9 +186,14 @@ def _word(kind: types.Type) -> str:
     if isinstance(kind, types.DictType):
         return f"name: {_word(kind.value_type)}"
     if isinstance(kind, types.LiteralType):
-        return " ¦ ".join(f"`{v}`" for v in kind.values)
+        return " or ".join(f"`{v}`" for v in kind.values)
     words = {types.BoolType: "true or false", types.IntType: "number", types.FloatType: "number"}
     return words.get(type(kind), "text")
+
+
+def _cell(text: str) -> str:
+    """Return `text` for a table, where a bare bar would begin the next cell, even in code."""
+    return text.replace("|", r"\|")
 
 
 def _default(field: types.Field) -> str:

@@ -170,3 +170,30 @@ TREES = st.recursive(
 def test_any_data_is_decoded_or_refused(tree: object) -> None:
     with suppress(ConfigErrors):
         assert isinstance(decode(tree, Snapshot), Snapshot)
+
+
+@pytest.mark.parametrize("host", ["999.1.1.1", "10.0.1", "80", "a..b", "-a", "a-", "a" * 64])
+def test_what_is_neither_a_name_nor_an_ip_address_is_told(host: str) -> None:
+    with pytest.raises(ConfigErrors, match="expected a host name or an IP address"):
+        decode({"address": f"{host}:80"}, Endpoint)
+
+
+@pytest.mark.parametrize(
+    "host", ["catalog.shop.svc", "db.internal.", "my_db", "10.example", "10.0.0.1"]
+)
+def test_names_and_ip_addresses_are_taken(host: str) -> None:
+    assert decode({"address": f"{host}:80"}, Endpoint).address == f"{host}:80"
+
+
+def test_units_never_lead_beyond_what_fits_a_message_to_a_worker() -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        decode(
+            {"idle_timeout": "9" * 400 + "s", "max_head_size": "9" * 5000 + "GiB"},
+            OutboundListener,
+        )
+
+    assert [error.path for error in caught.value.errors] == ["idle_timeout", "max_head_size"]
+
+
+def test_milliseconds_are_as_exact_as_seconds_would_be() -> None:
+    assert decode({"idle_timeout": "35ms"}, OutboundListener).idle_timeout == 0.035

@@ -114,9 +114,17 @@ def test_the_file_itself_is_watched(tmp_path: Path) -> None:
     assert FileSource(str(path)).watched() == (str(path),)
 
 
-def test_a_missing_file_is_told() -> None:
-    with pytest.raises(ConfigErrors, match="cannot be read"):
-        FileSource("/nonexistent/sidecar.yaml").load()
+def test_a_missing_file_is_told_without_a_line() -> None:
+    source = FileSource("/nonexistent/sidecar.yaml")
+    with pytest.raises(ConfigErrors) as caught:
+        source.load()
+    told = "/nonexistent/sidecar.yaml: cannot be read: No such file or directory"
+    assert str(source.locate(caught.value)) == told
+
+
+def test_a_device_that_never_ends_is_refused() -> None:
+    with pytest.raises(ConfigErrors, match="larger than"):
+        FileSource("/dev/zero").load()
 
 
 @pytest.mark.parametrize("name", ["quickstart", "inbound-mtls", "outbound", "full"])
