@@ -6,9 +6,9 @@ WORKDIR /src
 # Packages first: this layer lasts until a lock changes.
 COPY requirements.lock requirements-build.lock ./
 RUN python3 -m venv /opt/build \
- && /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements-build.lock \
+ && /opt/build/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements-build.lock \
  && python3 -m venv /opt/sidecar \
- && /opt/sidecar/bin/pip install --no-cache-dir --require-hashes -r requirements.lock
+ && /opt/sidecar/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY sidecar ./sidecar
 RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /dist . \
