@@ -7,7 +7,7 @@ from urllib.parse import unquote_plus
 from sidecar.core.plan import Condition
 from sidecar.errors import ConfigError
 from sidecar.model.route import RouteMatch, StringMatch
-from sidecar.wire.http1_head import RequestHead
+from sidecar.wire.fields import RequestHead
 
 Text = Callable[[bytes | None], bool]
 

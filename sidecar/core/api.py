@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # the engine imports these interfaces, not the other way roun
     from sidecar.core.book import Endpoint
     from sidecar.core.exchange import Exchange
     from sidecar.core.tcp import Session
-    from sidecar.wire.http1_head import ResponseHead
+    from sidecar.wire.fields import ResponseHead
 
 Draw = Callable[[], float]
 """A source of chance: uniform in [0, 1)."""

@@ -20,7 +20,7 @@ from sidecar.core.timers import NEVER, Timer
 from sidecar.errors import OverloadError, UpstreamError
 from sidecar.traffic.backoff import full_jitter
 from sidecar.traffic.budget import may_retry
-from sidecar.wire.http1_head import RequestHead, ResponseHead
+from sidecar.wire.fields import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from sidecar.core.book import Endpoint

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 from sidecar.core import pool
 from sidecar.core.timers import Timer
 from sidecar.errors import DownstreamError, SidecarError, UpstreamError
+from sidecar.wire.fields import ResponseHead
 from sidecar.wire.http1_body import (
     LAST_CHUNK,
     ChunkedReader,
@@ -16,7 +17,6 @@ from sidecar.wire.http1_body import (
     encode_chunk,
     encode_last_chunk,
 )
-from sidecar.wire.http1_head import ResponseHead
 
 if TYPE_CHECKING:
     from sidecar.core.book import Endpoint

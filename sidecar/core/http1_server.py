@@ -9,6 +9,7 @@ from sidecar.core.exchange import Exchange
 from sidecar.core.replies import Reply, reply_for
 from sidecar.core.timers import Timer
 from sidecar.errors import DownstreamError
+from sidecar.wire.fields import RequestHead, ResponseHead
 from sidecar.wire.http1_body import (
     LAST_CHUNK,
     ChunkedReader,
@@ -17,7 +18,6 @@ from sidecar.wire.http1_body import (
     encode_chunk,
     encode_last_chunk,
 )
-from sidecar.wire.http1_head import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from sidecar.core.types import Caller, ListenerState

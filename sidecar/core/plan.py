@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from sidecar.core.api import Balancer, Draw, HttpFilter, NetworkFilter, Sink
 from sidecar.core.book import ClusterState, Endpoint
-from sidecar.wire.http1_head import HeadReader, RequestHead
+from sidecar.wire.fields import RequestHead
+from sidecar.wire.http1_head import HeadReader
 
 if TYPE_CHECKING:
     from sidecar.core.pool import Waiter

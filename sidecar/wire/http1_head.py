@@ -2,20 +2,29 @@
 
 Theory of operation.  A whole head is matched at once by a pattern that takes nothing but RFC 9112's
 grammar, so strictness costs no Python loop.  `findall` then visits only the fields a proxy must
-look at (`KNOWN`) and those that routes and filters ask for.  All other lines stay in `block`, the
-slice they came in, and are forwarded with their order and letter case.  Only a head that does not
-match is looked at again, to say what is wrong with it.
+look at and those that routes and filters ask for.  All other lines stay in `block`, the slice they
+came in, and are forwarded with their order and letter case.  Only a head that does not match is
+looked at again, to say what is wrong with it.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, final
 
 from sidecar.errors import DownstreamError, SidecarError
+from sidecar.wire.fields import (
+    HOP_BY_HOP,
+    REQUEST_NAMES,
+    RESPONSE_NAMES,
+    Fields,
+    RequestHead,
+    ResponseHead,
+    line_of,
+    parse_length,
+)
 
 MAX_HEAD_SIZE: Final = 61440  # octets; Envoy's 60 KiB
 MAX_FIELDS: Final = 100  # Envoy's figure
-MAX_LENGTH_DIGITS: Final = 18  # 10**18 octets; more digits would not fit 64 bits in many peers
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # tchar, RFC 9110 §5.6.2
 _VALUE: Final = rb"[^\x00-\x08\n-\x1f\x7f]"  # field-vchar, SP, HTAB, obs-text: §5.5
@@ -28,156 +37,27 @@ _RESPONSE: Final = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + _VALUE + rb"*+))?+\r\n" + _LINES
 )
 
-KNOWN: Final = (
-    b"connection",
-    b"content-length",
-    b"expect",
-    b"grpc-status",
-    b"host",
-    b"keep-alive",
-    b"proxy-connection",
-    b"retry-after",
-    b"te",
-    b"trailer",
-    b"traceparent",
-    b"transfer-encoding",
-    b"upgrade",
-    b"user-agent",
-    b"x-forwarded-client-cert",
-    b"x-forwarded-for",
-    b"x-forwarded-proto",
-    b"x-request-id",
-)
-"""Names that the engine itself looks at, in lower case."""
-
-_HOP_BY_HOP: Final = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
-)
 _PLAIN_LENGTH: Final = re.compile(rb"^(?i:content-length): (?:0|[1-9][0-9]*)\r$", re.MULTILINE)
 _PLAIN_CODING: Final = re.compile(rb"^(?i:transfer-encoding): chunked\r$", re.MULTILINE)
 # Some servers take `_` for `-`: `x_forwarded_for` would be a field that we should have set.
-_LOOKALIKE: Final = re.compile(
-    rb"^(?=[A-Za-z-]*_)(?i:x[-_]forwarded[-_][a-z_-]+|x[-_]request[-_]id|x[-_]sidecar[-_][a-z_-]+"
-    rb"|content[-_]length|transfer[-_]encoding):[^\n]*+\n",
-    re.MULTILINE,
-)
+_LOOKALIKES: Final = (
+    rb"x[-_](?:forwarded|sidecar)[-_][a-z_-]++", rb"x[-_]request[-_]id",
+    rb"content[-_]length", rb"transfer[-_]encoding",
+)  # fmt: skip
 _PLAIN_OPTIONS: Final = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
 # What nearly every `Connection` line says; these skip the general path (bench: http1).
 _PROTECTED: Final = frozenset({b"host", b"content-length", b"authorization", b"cookie", b"close"})
 # `Connection: host` must not take end-to-end fields away (the hop-by-hop abuse of 2019).
 
-_DIGITS: Final = b"0123456789"
 
-
-class Fields:
-    """Field lines of a message: `block` as they came, `found` what the interest pattern saw.
-
-    `block` holds whole lines, each with its CRLF.  `found` maps lower-case names to values without
-    surrounding white space; a repeated field is joined with `, `.
-    """
-
-    __slots__ = ("block", "found")
-
-    def __init__(self, block: bytes, found: dict[bytes, bytes]) -> None:
-        self.block = block
-        self.found = found
-
-    def get(self, name: bytes) -> bytes | None:
-        """Return the value of field `name` (lower case), whether or not it was asked for."""
-        value = self.found.get(name)
-        if value is None and name not in _KNOWN_SET:
-            values = _finder(name).findall(self.block)
-            if values:
-                value = b", ".join(v.rstrip(b" \t") for v in values)
-                self.found[name] = value
-        return value
-
-    def pairs(self) -> list[tuple[bytes, bytes]]:
-        """Return all lines as (name as it came, value), in order."""
-        lines = self.block.split(b"\r\n")
-        lines.pop()
-        return [(n, v.strip(b" \t")) for n, _, v in (line.partition(b":") for line in lines)]
-
-    def remove(self, name: bytes) -> None:
-        """Take every line called `name` (lower case) out."""
-        self.block = _line(name).sub(b"", self.block)
-        self.found.pop(name, None)
-
-    def add(self, name: bytes, value: bytes) -> None:
-        """Append one line; the caller vouches that both are valid octets."""
-        old = self.get(name.lower())  # before the block changes
-        self.block += name + b": " + value + b"\r\n"
-        self.found[name.lower()] = value if old is None else old + b", " + value
-
-    def set(self, name: bytes, value: bytes) -> None:
-        """Replace all lines called `name` (lower case) by one."""
-        if self.get(name) is not None:
-            self.remove(name)
-        self.add(name, value)
-
-
-@final
-class RequestHead(Fields):
-    """A request's head; `authority` is lower case, as the caller named it, with its port."""
-
-    __slots__ = (
-        "authority",
-        "chunked",
-        "close",
-        "expect",
-        "length",
-        "method",
-        "target",
-        "upgrade",
-        "version",
-    )
-
-    def __init__(
-        self, method: bytes, target: bytes, version: int, block: bytes, found: dict[bytes, bytes]
-    ) -> None:
-        self.method = method
-        self.target = target  # origin form, or the asterisk, or CONNECT's authority
-        self.version = version  # 10, 11 or 20
-        self.block = block
-        self.found = found
-        self.authority = b""
-        self.length: int | None = 0  # None: unknown until the end (chunked)
-        self.chunked = False
-        self.close = version == 10
-        self.upgrade: bytes | None = None
-        self.expect = False
-
-    @property
-    def path(self) -> bytes:
-        """The target without its query."""
-        return self.target.partition(b"?")[0]
-
-
-@final
-class ResponseHead(Fields):
-    """A response's head."""
-
-    __slots__ = ("chunked", "close", "length", "reason", "status", "upgrade", "version")
-
-    def __init__(
-        self, status: int, reason: bytes, version: int, block: bytes, found: dict[bytes, bytes]
-    ) -> None:
-        self.status = status
-        self.reason = reason
-        self.version = version
-        self.block = block
-        self.found = found
-        self.length: int | None = None  # None with chunked False: until the connection closes
-        self.chunked = False
-        self.close = False
-        self.upgrade: bytes | None = None
+Find = Callable[[bytes, int, int], list[tuple[bytes, bytes]]]
 
 
 @final
 class HeadReader:
     """Reads heads; made once per plan, for the names that its routes and filters ask for."""
 
-    __slots__ = ("_find", "max_fields", "max_size")
+    __slots__ = ("_find_request", "_find_response", "max_fields", "max_size", "names")
 
     def __init__(
         self,
@@ -185,10 +65,9 @@ class HeadReader:
         max_size: int = MAX_HEAD_SIZE,
         max_fields: int = MAX_FIELDS,
     ) -> None:
-        wanted = b"|".join(re.escape(n) for n in sorted({*KNOWN, *names}))
-        self._find: Final = re.compile(
-            rb"^(?i:(" + wanted + rb")):[ \t]*+([^\r]*+)", re.MULTILINE
-        ).findall
+        self.names: Final = frozenset(names)
+        self._find_request: Final = _finder({*REQUEST_NAMES, *self.names}, _LOOKALIKES)
+        self._find_response: Final = _finder({*RESPONSE_NAMES, *self.names})
         self.max_size: Final = max_size
         self.max_fields: Final = max_fields
 
@@ -210,7 +89,9 @@ class HeadReader:
         method, target, minor, block = match.groups()
         end = match.end()
         self._check_size(end, block)
-        head = RequestHead(method, target, 11 if minor == b"1" else 10, block, self._found(block))
+        head = RequestHead(method, target, 11 if minor == b"1" else 10, block, {})
+        # From one octet before: a line of interest is found by the line end that it follows.
+        _fill(head, self._find_request(data, match.start(4) - 1, end - 2))
         _settle_request(head)
         return head, end
 
@@ -233,21 +114,10 @@ class HeadReader:
         minor, status, reason, block = match.groups()
         end = match.end()
         self._check_size(end, block)
-        head = ResponseHead(
-            int(status), reason or b"", 11 if minor == b"1" else 10, block, self._found(block)
-        )
+        head = ResponseHead(int(status), reason or b"", 11 if minor == b"1" else 10, block, {})
+        _fill(head, self._find_response(data, match.start(4) - 1, end - 2))
         _settle_response(head, method)
         return head, end
-
-    def _found(self, block: bytes) -> dict[bytes, bytes]:
-        found: dict[bytes, bytes] = {}
-        for name, value in self._find(block):
-            name = name.lower()
-            if value[-1:] in _BLANKS:
-                value = value.rstrip(b" \t")
-            old = found.get(name)
-            found[name] = value if old is None else old + b", " + value
-        return found
 
     def _check_size(self, size: int, block: bytes) -> None:
         if size > self.max_size:
@@ -280,7 +150,7 @@ class HeadReader:
 
 
 _BLANKS: Final = (b" ", b"\t")
-_KNOWN_SET: Final = frozenset(KNOWN)
+_LOOKALIKE: Final = re.compile(b"|".join(_LOOKALIKES))
 _NAME: Final = re.compile(_TOKEN + rb"++")
 _FIELD: Final = re.compile(_TOKEN + rb"++:" + _VALUE + rb"*+")
 _VERSION: Final = re.compile(rb" HTTP/([0-9]+\.[0-9]+)$")
@@ -291,40 +161,33 @@ _AUTHORITY: Final = re.compile(
 )
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]+)(.*)", re.DOTALL)
 
-_finders: dict[bytes, re.Pattern[bytes]] = {}
-_lines: dict[bytes, re.Pattern[bytes]] = {}
 
+def _finder(names: Iterable[bytes], more: Iterable[bytes] = ()) -> Find:
+    """Return what finds (name as it came, value) of the fields called `names` or matching `more`.
 
-def _finder(name: bytes) -> re.Pattern[bytes]:
-    """Return the pattern of field `name`'s values; names come from plans, so there are few."""
-    pattern = _finders.get(name)
-    if pattern is None:
-        pattern = re.compile(rb"^(?i:" + re.escape(name) + rb"):[ \t]*+([^\r]*+)", re.MULTILINE)
-        _finders[name] = pattern
-    return pattern
-
-
-def _line(name: bytes) -> re.Pattern[bytes]:
-    pattern = _lines.get(name)
-    if pattern is None:
-        pattern = re.compile(rb"^(?i:" + re.escape(name) + rb"):[^\n]*+\n", re.MULTILINE)
-        if len(_lines) > 1000:  # `Connection` lets callers choose names: keep them bounded
-            _lines.clear()
-        _lines[name] = pattern
-    return pattern
-
-
-def parse_length(text: bytes) -> int:
-    """Return the octets that a Content-Length announces (RFC 9110 §8.6).
-
-    Raises:
-        DownstreamError: not 1 to MAX_LENGTH_DIGITS digits; a list is refused even when its members
-            agree, because a peer may read it otherwise.
+    One literal, the line end, leads to the candidates, and the first letter to few alternatives
+    (2.4 us down to 0.9 us for a head of ten fields, against an alternation anchored at `^`).
     """
-    # Not int() alone: it takes "+5", "5_0" and " 5", which a stricter peer reads otherwise.
-    if not 0 < len(text) <= MAX_LENGTH_DIGITS or text.strip(_DIGITS):
-        raise DownstreamError("bad-content-length", f"expected digits, got {text[:32]!r}")
-    return int(text)
+    by_letter: dict[bytes, list[bytes]] = {}
+    for name in sorted(names):
+        by_letter.setdefault(name[:1], []).append(re.escape(name[1:]))
+    for pattern in more:
+        by_letter[pattern[:1]].insert(0, pattern[1:])
+    wanted = b"|".join(re.escape(k) + b"(?:" + b"|".join(v) + b")" for k, v in by_letter.items())
+    return re.compile(rb"\n((?i:" + wanted + rb")):[ \t]*+([^\r]*+)").findall
+
+
+def _fill(head: Fields, lines: list[tuple[bytes, bytes]]) -> None:
+    """Set `found`; a field that looks like one of ours is taken out."""
+    found = head.found
+    for name, value in lines:
+        name = name.lower()
+        if value[-1:] in _BLANKS:
+            value = value.rstrip(b" \t")
+        old = found.get(name)
+        found[name] = value if old is None else old + b", " + value
+        if b"_" in name and _LOOKALIKE.fullmatch(name) is not None:
+            head.remove(name)
 
 
 def _settle_request(head: RequestHead) -> None:
@@ -359,14 +222,12 @@ def _settle_request(head: RequestHead) -> None:
         head.chunked = True
         head.length = None
     _remake_framing(head, length, coding)
-    if b"_" in head.block:
-        head.block = _LOOKALIKE.sub(b"", head.block)
     expect = found.get(b"expect")
     if expect is not None:
         if expect.lower() != b"100-continue":
             raise DownstreamError("bad-expectation", f"expected 100-continue, got {expect[:40]!r}")
         head.expect = head.length != 0 and head.version == 11
-    if b"connection" in found or not _HOP_BY_HOP.isdisjoint(found):
+    if b"connection" in found or not HOP_BY_HOP.isdisjoint(found):
         head.close, head.upgrade = _settle_connection(head, head.version)
     if head.method == b"CONNECT":
         raise DownstreamError("connect-refused", "CONNECT is not served here")
@@ -377,10 +238,20 @@ def _remake_framing(head: Fields, length: bytes | None, coding: bytes | None) ->
 
     A peer may read `Transfer-Encoding:CHUNKED` or `Content-Length: 007` otherwise than we do.
     """
-    if length is not None and _PLAIN_LENGTH.search(head.block) is None:
-        head.remove(b"content-length")
-        head.add(b"Content-Length", b"%d" % int(length))
-    elif coding is not None and _PLAIN_CODING.search(head.block) is None:
+    block = head.block
+    if length is not None:
+        # The usual spelling first: `in` costs a tenth of the pattern (bench: micro/head).
+        line = b"ontent-Length: " + length + b"\r\n"
+        if (b"\nC" + line not in block or length[:1] == b"0") and (
+            _PLAIN_LENGTH.search(block) is None
+        ):
+            head.remove(b"content-length")
+            head.add(b"Content-Length", b"%d" % int(length))
+    elif (
+        coding is not None
+        and b"\nTransfer-Encoding: chunked\r\n" not in block
+        and _PLAIN_CODING.search(block) is None
+    ):
         head.remove(b"transfer-encoding")
         head.add(b"Transfer-Encoding", b"chunked")
 
@@ -408,8 +279,12 @@ def _settle_connection(head: Fields, version: int) -> tuple[bool, bytes | None]:
     """Take hop-by-hop lines out of `head`; return (close after this message, upgrade asked for)."""
     found = head.found
     connection = found.get(b"connection")
-    if connection in _PLAIN_OPTIONS and len(_HOP_BY_HOP & found.keys()) == 1:
-        head.block = _line(b"connection").sub(b"", head.block, 1)
+    if connection in _PLAIN_OPTIONS and len(HOP_BY_HOP & found.keys()) == 1:
+        block = head.block
+        # As nearly every server writes it; `replace` costs a fifth of the pattern.
+        head.block = block.replace(b"\r\nConnection: keep-alive\r\n", b"\r\n", 1)
+        if head.block is block or len(head.block) == len(block):
+            head.block = line_of(b"connection").sub(b"", block, 1)
         return connection == b"close", None
     options = [
         o.strip(b" \t").lower()
@@ -421,13 +296,13 @@ def _settle_connection(head: Fields, version: int) -> tuple[bool, bytes | None]:
     if upgrade is not None and upgrade.lower() != b"websocket":
         upgrade = None  # h2c would be a tunnel past routes and policy
     trailers = b"trailers" in found.get(b"te", b"").lower()
-    for name in _HOP_BY_HOP:
+    for name in HOP_BY_HOP:
         if name in found and name != b"transfer-encoding":
-            head.block = _line(name).sub(b"", head.block)
+            head.block = line_of(name).sub(b"", head.block)
     for name in options[:20]:
         # What is no token could match beyond a field's name: `host:a` the line `Host:a:80`.
-        if name not in _HOP_BY_HOP and name not in _PROTECTED and _NAME.fullmatch(name) is not None:
-            head.block = _line(name).sub(b"", head.block)
+        if name not in HOP_BY_HOP and name not in _PROTECTED and _NAME.fullmatch(name) is not None:
+            head.block = line_of(name).sub(b"", head.block)
             found.pop(name, None)
     if trailers:  # gRPC servers insist on it; it says the same for our own hop
         head.block += b"TE: trailers\r\n"
@@ -442,7 +317,7 @@ def _settle_response(head: ResponseHead, method: bytes) -> None:
     """
     found = head.found
     head.close = head.version == 10
-    if not _HOP_BY_HOP.isdisjoint(found):
+    if not HOP_BY_HOP.isdisjoint(found):
         head.close, head.upgrade = _settle_connection(head, head.version)
     status = head.status
     length = found.get(b"content-length")

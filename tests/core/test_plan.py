@@ -9,7 +9,8 @@ from sidecar.core.book import ClusterState
 from sidecar.core.exchange import Exchange
 from sidecar.core.http1_client import begin
 from sidecar.core.plan import ClusterPlan, Condition, RoutePlan, RouteTable, overrides
-from sidecar.wire.http1_head import HeadReader, RequestHead
+from sidecar.wire.fields import RequestHead
+from sidecar.wire.http1_head import HeadReader
 
 Entry = tuple[tuple[str, ...], tuple[Condition, ...], RoutePlan]
 

@@ -1,0 +1,265 @@
+"""The head of a message, as both versions of HTTP know it: what it says, and its fields in order.
+
+Theory of operation.  A head that came as HTTP/1 keeps its lines as the slice they came in (`block`),
+one that came as HTTP/2 keeps the decoded list (`pairs`); either is turned into the other only when
+it leaves by the other protocol.  Whoever edits a head need not know which it is.
+"""
+
+import re
+from typing import Final, final
+
+from sidecar.errors import DownstreamError
+
+Field = tuple[bytes, bytes]
+"""A field's name and value; from and to HTTP/2 the name is lower case."""
+
+REQUEST_NAMES: Final = (
+    b"connection",
+    b"content-length",
+    b"content-type",
+    b"expect",
+    b"grpc-timeout",
+    b"host",
+    b"keep-alive",
+    b"proxy-connection",
+    b"te",
+    b"traceparent",
+    b"transfer-encoding",
+    b"upgrade",
+    b"user-agent",
+    b"x-forwarded-client-cert",
+    b"x-forwarded-for",
+    b"x-forwarded-proto",
+    b"x-request-id",
+)
+"""Names of a request's fields that the engine itself looks at, in lower case."""
+
+RESPONSE_NAMES: Final = (
+    b"connection",
+    b"content-length",
+    b"grpc-status",
+    b"keep-alive",
+    b"proxy-connection",
+    b"retry-after",
+    b"te",
+    b"transfer-encoding",
+    b"upgrade",
+)
+"""The same of a response."""
+
+HOP_BY_HOP: Final = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
+)
+"""Fields that end at the next hop (RFC 9110 §7.6.1, RFC 9113 §8.2.2)."""
+
+MAX_LENGTH_DIGITS: Final = 18  # 10**18 octets; more digits would not fit 64 bits in many peers
+
+_DIGITS: Final = b"0123456789"
+_SPLIT: Final = re.compile(rb"([^:\r]++):[ \t]*+([^\r]*+)\r\n")
+_ALWAYS_FOUND: Final = frozenset(REQUEST_NAMES) & frozenset(RESPONSE_NAMES)
+_PATTERNS: Final = 1000  # kept at most: `Connection` lets callers choose names
+
+_finders: dict[bytes, re.Pattern[bytes]] = {}
+_lines: dict[bytes, re.Pattern[bytes]] = {}
+_lower: dict[bytes, bytes] = {}
+
+
+class Fields:
+    """Fields of a message, and `found`: those that the reader was asked to look for.
+
+    `block` holds whole HTTP/1 lines, each with its CRLF, as they came; `pairs` is None then.
+    `found` maps lower-case names to values without surrounding white space; a repeated field is
+    joined with `, `.
+    """
+
+    __slots__ = ("block", "found", "pairs")
+
+    def __init__(
+        self, block: bytes, found: dict[bytes, bytes], pairs: list[Field] | None = None
+    ) -> None:
+        self.block = block
+        self.found = found
+        self.pairs = pairs
+
+    def get(self, name: bytes) -> bytes | None:
+        """Return the value of field `name` (lower case), whether or not it was looked for."""
+        value = self.found.get(name)
+        if value is None and name not in _ALWAYS_FOUND:
+            if self.pairs is None:
+                values = [v.rstrip(b" \t") for v in _finder(name).findall(self.block)]
+            else:
+                values = [v for n, v in self.pairs if n == name]
+            if values:
+                value = self.found[name] = b", ".join(values)
+        return value
+
+    def remove(self, name: bytes) -> None:
+        """Take every field called `name` (lower case) out."""
+        self.found.pop(name, None)
+        if self.pairs is None:
+            self.block = line_of(name).sub(b"", self.block)
+        else:
+            self.pairs = [pair for pair in self.pairs if pair[0] != name]
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Append one field; the caller vouches that both are valid octets."""
+        lower = name.lower()
+        old = self.get(lower)  # before the fields change
+        if self.pairs is None:
+            self.block += name + b": " + value + b"\r\n"
+        else:
+            self.pairs.append((lower, value))
+        self.found[lower] = value if old is None else old + b", " + value
+
+    def set(self, name: bytes, value: bytes) -> None:
+        """Replace all fields called `name` (lower case) by one."""
+        if self.get(name) is not None:
+            self.remove(name)
+        self.add(name, value)
+
+    def as_lines(self) -> bytes:
+        """Return the fields as HTTP/1 lines; `cookie` in one line (RFC 9113 §8.2.3)."""
+        pairs = self.pairs
+        if pairs is None:
+            return self.block
+        crumbs = [v for n, v in pairs if n == b"cookie"]
+        if len(crumbs) > 1:
+            pairs = [pair for pair in pairs if pair[0] != b"cookie"]
+            pairs.append((b"cookie", b"; ".join(crumbs)))
+        return b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+
+    def as_pairs(self) -> list[Field]:
+        """Return the fields for HTTP/2: names in lower case, nothing that ends at this hop."""
+        if self.pairs is not None:
+            return self.pairs
+        found = []
+        lower = _lower
+        for name, value in _SPLIT.findall(self.block):
+            small = lower.get(name)
+            if small is None:
+                small = _lowered(name)
+            if small in HOP_BY_HOP and not (small == b"te" and value == b"trailers"):
+                continue
+            if value[-1:] in (b" ", b"\t"):
+                value = value.rstrip(b" \t")
+            found.append((small, value))
+        return found
+
+    def spelling(self) -> bytes:
+        """Return the names as they came, in order, joined with commas; empty for HTTP/2 fields."""
+        if self.pairs is not None:
+            return b""
+        return b",".join([n for n, _ in _SPLIT.findall(self.block)])
+
+
+@final
+class RequestHead(Fields):
+    """A request's head; `authority` is lower case, as the caller named it, with its port."""
+
+    __slots__ = (
+        "authority",
+        "chunked",
+        "close",
+        "expect",
+        "length",
+        "method",
+        "target",
+        "upgrade",
+        "version",
+    )
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        version: int,
+        block: bytes,
+        found: dict[bytes, bytes],
+        pairs: list[Field] | None = None,
+    ) -> None:
+        self.method = method  # of an extended CONNECT for WebSocket: GET, with `upgrade`
+        self.target = target  # origin form, or the asterisk
+        self.version = version  # 10, 11 or 20
+        self.block = block
+        self.found = found
+        self.pairs = pairs
+        self.authority = b""
+        self.length: int | None = 0  # None: unknown until the end (chunked, HTTP/2)
+        self.chunked = False
+        self.close = version == 10
+        self.upgrade: bytes | None = None
+        self.expect = False
+
+    @property
+    def path(self) -> bytes:
+        """The target without its query."""
+        return self.target.partition(b"?")[0]
+
+
+@final
+class ResponseHead(Fields):
+    """A response's head."""
+
+    __slots__ = ("chunked", "close", "length", "reason", "status", "upgrade", "version")
+
+    def __init__(
+        self,
+        status: int,
+        reason: bytes,
+        version: int,
+        block: bytes,
+        found: dict[bytes, bytes],
+        pairs: list[Field] | None = None,
+    ) -> None:
+        self.status = status
+        self.reason = reason  # empty from HTTP/2, which has none
+        self.version = version
+        self.block = block
+        self.found = found
+        self.pairs = pairs
+        self.length: int | None = None  # None with chunked False: until it ends
+        self.chunked = False
+        self.close = False
+        self.upgrade: bytes | None = None
+
+
+def parse_length(text: bytes) -> int:
+    """Return the octets that a Content-Length announces (RFC 9110 §8.6).
+
+    Raises:
+        DownstreamError: not 1 to MAX_LENGTH_DIGITS digits; a list is refused even when its members
+            agree, because a peer may read it otherwise.
+    """
+    # Not int() alone: it takes "+5", "5_0" and " 5", which a stricter peer reads otherwise.
+    if not 0 < len(text) <= MAX_LENGTH_DIGITS or text.strip(_DIGITS):
+        raise DownstreamError("bad-content-length", f"expected digits, got {text[:32]!r}")
+    return int(text)
+
+
+def line_of(name: bytes) -> re.Pattern[bytes]:
+    """Return the pattern of a whole line called `name`."""
+    pattern = _lines.get(name)
+    if pattern is None:
+        pattern = re.compile(rb"^(?i:" + re.escape(name) + rb"):[^\n]*+\n", re.MULTILINE)
+        if len(_lines) > _PATTERNS:
+            _lines.clear()
+        _lines[name] = pattern
+    return pattern
+
+
+def _finder(name: bytes) -> re.Pattern[bytes]:
+    """Return the pattern of field `name`'s values; names come from plans, so there are few."""
+    pattern = _finders.get(name)
+    if pattern is None:
+        pattern = re.compile(rb"^(?i:" + re.escape(name) + rb"):[ \t]*+([^\r]*+)", re.MULTILINE)
+        _finders[name] = pattern
+    return pattern
+
+
+def _lowered(name: bytes) -> bytes:
+    small = name.lower()
+    if len(_lower) > _PATTERNS:
+        _lower.clear()
+    if len(name) <= 64:  # so that no peer fills the memory with names
+        _lower[name] = small
+    return small

@@ -1,0 +1,86 @@
+"""Fields: the same questions and edits, whichever version of HTTP they came by."""
+
+import pytest
+
+from sidecar.wire.fields import Field, Fields, line_of
+from sidecar.wire.http1_head import HeadReader
+
+PAIRS: list[Field] = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"c", b"4")]
+BLOCK = b"A: 1\r\nb:2\r\na: 3 \t\r\nC: 4\r\n"
+
+
+@pytest.fixture(params=["http1", "http2"])
+def fields(request: pytest.FixtureRequest) -> Fields:
+    return Fields(BLOCK, {}) if request.param == "http1" else Fields(b"", {}, list(PAIRS))
+
+
+def test_a_value_is_found_though_nobody_has_looked_for_it(fields: Fields) -> None:
+    assert fields.get(b"a") == b"1, 3"
+    assert fields.get(b"absent") is None
+    assert fields.get(b"connection") is None
+
+
+def test_fields_are_the_same_list(fields: Fields) -> None:
+    assert fields.as_pairs() == PAIRS
+
+
+def test_a_field_is_removed_whole(fields: Fields) -> None:
+    fields.remove(b"a")
+    assert fields.get(b"a") is None
+    assert fields.as_pairs() == [(b"b", b"2"), (b"c", b"4")]
+
+
+def test_a_field_is_added_after_its_like(fields: Fields) -> None:
+    fields.add(b"B", b"5")
+    fields.add(b"D", b"6")
+    assert (fields.get(b"b"), fields.get(b"d")) == (b"2, 5", b"6")
+    assert fields.as_pairs()[4:] == [(b"b", b"5"), (b"d", b"6")]
+
+
+def test_a_field_is_set_in_place_of_its_like(fields: Fields) -> None:
+    fields.set(b"a", b"7")
+    fields.set(b"e", b"8")
+    assert fields.as_pairs() == [(b"b", b"2"), (b"c", b"4"), (b"a", b"7"), (b"e", b"8")]
+
+
+def test_lines_stay_as_they_came() -> None:
+    assert Fields(BLOCK, {}).as_lines() == BLOCK
+    assert Fields(BLOCK, {}).spelling() == b"A,b,a,C"
+    assert Fields(b"", {}, list(PAIRS)).spelling() == b""
+
+
+def test_a_list_becomes_lines() -> None:
+    fields = Fields(b"", {}, list(PAIRS))
+    assert fields.as_lines() == b"a: 1\r\nb: 2\r\na: 3\r\nc: 4\r\n"
+
+
+def test_crumbs_of_a_cookie_become_one_line() -> None:
+    # RFC 9113 §8.2.3
+    fields = Fields(b"", {}, [(b"cookie", b"a=1"), (b"x", b"y"), (b"cookie", b"b=2")])
+    assert fields.as_lines() == b"x: y\r\ncookie: a=1; b=2\r\n"
+    assert Fields(b"", {}, [(b"cookie", b"a=1")]).as_lines() == b"cookie: a=1\r\n"
+
+
+def test_what_ends_at_this_hop_does_not_become_http2() -> None:
+    block = b"Keep-Alive: 5\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\nA: 1\r\n"
+    assert Fields(block, {}).as_pairs() == [(b"te", b"trailers"), (b"a", b"1")]
+    assert Fields(b"TE: gzip\r\n", {}).as_pairs() == []
+
+
+def test_names_that_a_caller_makes_up_are_not_remembered_for_ever() -> None:
+    for index in range(3000):
+        name = b"x-%d" % index
+        assert line_of(name).sub(b"", name + b": 1\r\na: 1\r\n") == b"a: 1\r\n"
+        assert Fields(name.upper() + b": 1\r\n", {}).as_pairs() == [(name, b"1")]
+    long = b"X" * 65
+    assert Fields(long + b": 1\r\n", {}).as_pairs() == [(long.lower(), b"1")]
+
+
+def test_a_line_is_named_only_by_what_stands_before_the_colon() -> None:
+    found = HeadReader().response(
+        b"HTTP/1.1 200 OK\r\nX: Connection: keep-alive\r\nContent-Length: 1\r\n"
+        b"Connection: keep-alive\r\n\r\n",
+        b"GET",
+    )
+    assert found is not None
+    assert found[0].block == b"X: Connection: keep-alive\r\nContent-Length: 1\r\n"
