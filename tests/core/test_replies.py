@@ -16,6 +16,12 @@ TRANSLATED = {
     "too-many-interim",  # http1_client: upstream-protocol
     "unasked-101",  # http1_client: upstream-protocol
     "bad-key-material",  # the compiler: a ConfigError
+    # hpack: the connection ends with COMPRESSION_ERROR
+    "hpack-huffman",
+    "hpack-index",
+    "hpack-integer",
+    "hpack-table-size",
+    "hpack-truncated",
 }
 
 
