@@ -92,6 +92,11 @@ class ClusterCompiler:
         errors = self._errors
         if bool(cluster.endpoints) == (cluster.dns is not None):
             errors.append(ConfigError(path, "expected exactly one of endpoints and dns"))
+        if cluster.dns is not None and cluster.dns.startswith("unix:"):
+            errors.append(
+                ConfigError(f"{path}.dns", "expected host:port; a unix socket goes to `endpoints`")
+            )
+        self._check_tls(cluster.tls, f"{path}.tls")
         if cluster.balancer not in self._balancers:
             names = sorted(self._balancers)
             near = difflib.get_close_matches(cluster.balancer, names, 1)
@@ -101,10 +106,18 @@ class ClusterCompiler:
                     f"{path}.balancer", f"no balancer is called {cluster.balancer!r} ({hint})"
                 )
             )
-        for index, identity in enumerate(cluster.tls.identities):
+
+    def _check_tls(self, tls: ClusterTls, path: str) -> None:
+        errors = self._errors
+        # What is not looked at would be believed to protect.
+        if tls.identities and tls.mode != "mutual":
+            errors.append(ConfigError(f"{path}.identities", "needs mode: mutual"))
+        if tls.roots and tls.mode != "simple":
+            errors.append(ConfigError(f"{path}.roots", "needs mode: simple"))
+        for index, identity in enumerate(tls.identities):
             if not is_spiffe_id(identity):
                 errors.append(
-                    ConfigError(f"{path}.tls.identities[{index}]", f"no SPIFFE ID: {identity!r}")
+                    ConfigError(f"{path}.identities[{index}]", f"no SPIFFE ID: {identity!r}")
                 )
 
     def _endpoints(self, cluster: Cluster, state: ClusterState, path: str) -> tuple[Endpoint, ...]:
@@ -112,7 +125,7 @@ class ClusterCompiler:
         known = state.endpoints
         wanted: list[tuple[str, int, dict[str, str]]]
         if cluster.dns is not None:
-            wanted = [(address, 1, {}) for address in state.resolved or ()]
+            wanted = [(address, 1, {}) for address in dict.fromkeys(state.resolved or ())]
         else:
             wanted = [(e.address, e.weight, e.labels) for e in cluster.endpoints]
         found: dict[str, Endpoint] = {}

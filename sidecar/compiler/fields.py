@@ -1,5 +1,6 @@
 """One condition of a match, compiled to a test on a request head."""
 
+import re
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote_plus
@@ -11,12 +12,19 @@ from sidecar.wire.fields import RequestHead
 
 Text = Callable[[bytes | None], bool]
 
+# RFC 9110 §5.1; HTTP/2 names the authority like a field, and so may a match.
+_NAME: Final = re.compile(r":authority|[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _KINDS: Final = ("exact", "prefix", "suffix", "regex", "present")
 
 
 def conditions(match: RouteMatch, path: str, errors: list[ConfigError]) -> tuple[Condition, ...]:
     """Return the tests for everything in `match` but its hosts; what is wrong goes to `errors`."""
     found: list[Condition] = []
+    for index, method in enumerate(match.methods):
+        if not method or method != method.upper():  # methods are case-sensitive: RFC 9110 §9.1
+            errors.append(
+                ConfigError(f"{path}.methods[{index}]", f"expected capitals, got {method!r}")
+            )
     if match.methods:
         found.append(_method(frozenset(m.encode() for m in match.methods)))
     kinds = [k for k in ("path", "prefix", "regex") if getattr(match, k) is not None]
@@ -26,6 +34,10 @@ def conditions(match: RouteMatch, path: str, errors: list[ConfigError]) -> tuple
         value = getattr(match, kind)
         if value is not None and not value.startswith("/"):
             errors.append(ConfigError(f"{path}.{kind}", f"expected a leading /, got {value!r}"))
+        elif value is not None and ("?" in value or "#" in value):
+            errors.append(
+                ConfigError(f"{path}.{kind}", f"expected a path without query, got {value!r}")
+            )
     if match.path is not None:
         found.append(_path(match.path.encode()))
     elif match.prefix is not None and match.prefix != "/":
@@ -34,6 +46,8 @@ def conditions(match: RouteMatch, path: str, errors: list[ConfigError]) -> tuple
         test = _regex(match.regex, f"{path}.regex", errors)
         found.append(lambda head: test(head.path))
     for name, text in match.headers.items():
+        if not _NAME.fullmatch(name):
+            errors.append(ConfigError(f"{path}.headers.{name}", f"no field can be called {name!r}"))
         test = text_test(text, f"{path}.headers.{name}", errors)
         found.append(_header(name.lower().encode(), test))
     for name, text in match.query.items():

@@ -1,6 +1,7 @@
 """Listeners of a snapshot to listener plans."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from sidecar.compiler.fields import names
 from sidecar.compiler.routes import OUTBOUND_TIMEOUT, compile_routes
@@ -17,13 +18,15 @@ from sidecar.model.route import Route
 from sidecar.model.snapshot import Snapshot
 from sidecar.wire.http1_head import HeadReader
 
+APP: Final = "app|"  # begins the names of the clusters that `app` is short for
+
 
 def app_cluster(listener: InboundListener) -> Cluster | None:
     """Return the cluster that `app` is short for."""
     if listener.app is None:
         return None
     return Cluster(
-        name=f"app|{listener.address}",
+        name=APP + listener.address,
         service="",
         endpoints=(Endpoint(address=listener.app),),
     )
@@ -62,7 +65,7 @@ def compile_inbound(
         errors.append(ConfigError(f"{path}.app", "expected one of app, cluster and routes"))
     plan = _compile(
         listener, path, INBOUND, listener.address, clusters, guard, errors,
-        app=f"app|{listener.address}" if listener.app is not None else "",
+        app=APP + listener.address if listener.app is not None else "",
     )  # fmt: skip
     plan.mtls = listener.mtls
     plan.tls = tls

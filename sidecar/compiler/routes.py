@@ -35,6 +35,7 @@ def compile_routes(
     """
     entries = []
     names: set[str] = set()
+    last = len(routes) - 1  # the last route that is reached
     for index, route in enumerate(routes):
         where = path if is_short else f"{path}[{index}]"
         if route.name and route.name in names:
@@ -59,15 +60,15 @@ def compile_routes(
             buffer_limit=route.buffer_limit,
         )
         entries.append((hosts, tests, plan))
-    for index, (hosts, tests, _) in enumerate(entries[:-1]):
         if not tests and (not hosts or "*" in hosts):
-            errors.append(
-                ConfigError(
-                    f"{path}[{index + 1}]",
-                    f"never reached: {path}[{index}] takes every request; put it last",
-                )
+            last = min(last, index)
+    if last < len(routes) - 1:
+        errors.append(
+            ConfigError(
+                f"{path}[{last + 1}]",
+                f"never reached: {path}[{last}] takes every request; put it last",
             )
-            break
+        )
     return RouteTable(tuple(entries))
 
 
@@ -123,7 +124,8 @@ def _retry(policy: RetryPolicy, path: str, errors: list[ConfigError]) -> RetryPl
 def _check_hosts(hosts: tuple[str, ...], path: str, errors: list[ConfigError]) -> None:
     for index, host in enumerate(hosts):
         name = host[2:] if host.startswith("*.") else host
-        if host != "*" and ("*" in name or not name or "/" in name or ":" in name.strip("[]")[:0]):
+        is_v6 = name.startswith("[") and name.endswith("]")
+        if host != "*" and (not name or "*" in name or "/" in name or (":" in name and not is_v6)):
             errors.append(
                 ConfigError(
                     f"{path}[{index}]",

@@ -8,6 +8,7 @@ import msgspec
 
 from sidecar.compiler.clusters import ClusterCompiler
 from sidecar.compiler.listeners import (
+    APP,
     app_cluster,
     compile_inbound,
     compile_outbound,
@@ -34,7 +35,7 @@ def check(snapshot: Snapshot, secret: Secret | None) -> None:
     Raises:
         ConfigErrors: all that is wrong, each with its path.
     """
-    compile_snapshot(snapshot, secret, Book(), _no_dial)
+    compile_snapshot(snapshot, secret, Book(), no_dial)
 
 
 def compile_snapshot(
@@ -65,7 +66,7 @@ def compile_snapshot(
     for model, path in models:
         plan = clusters[model.name] = compiler.compile(model, path)
         plan.state.renew(compiler.fingerprint(model))
-        if model.name.startswith("app|"):
+        if model.name.startswith(APP):
             plan.service = snapshot.workload.name
     needs_tls = any(listener.mtls != "off" for listener in snapshot.inbound)
     tls = make_server_tls(secret, errors) if needs_tls else None
@@ -79,6 +80,7 @@ def compile_snapshot(
             outbound, f"outbound[{index}]", clusters, errors
         )
     if errors:
+        book.clusters.clear()  # it was empty: what had one was compiled for its errors before
         raise ConfigErrors(errors)
     for name in [n for n in book.clusters if n not in clusters]:
         book.cluster(name).renew(b"removed")
@@ -89,13 +91,20 @@ def compile_snapshot(
 def _check_names(snapshot: Snapshot, errors: list[ConfigError]) -> None:
     if not snapshot.inbound and not snapshot.outbound:
         errors.append(ConfigError("", "no listener: expected `inbound` or `outbound`"))
-    seen: dict[str, str] = {}
+    if not snapshot.workload.name:
+        errors.append(ConfigError("workload.name", "expected a name, got an empty text"))
+    seen: set[str] = set()
     for index, cluster in enumerate(snapshot.clusters):
-        if cluster.name in seen:
-            errors.append(
-                ConfigError(f"clusters[{index}].name", f"{cluster.name!r} is defined twice")
-            )
-        seen[cluster.name] = ""
+        problem = ""
+        if not cluster.name:
+            problem = "expected a name, got an empty text"
+        elif cluster.name.startswith(APP):
+            problem = f"names that begin with {APP} are taken: they stand for the apps of listeners"
+        elif cluster.name in seen:
+            problem = f"{cluster.name!r} is defined twice"
+        if problem:
+            errors.append(ConfigError(f"clusters[{index}].name", problem))
+        seen.add(cluster.name)
     addresses: dict[str, str] = {}
     names: dict[str, str] = {}
     listeners = [(f"inbound[{i}]", x.address, x.name) for i, x in enumerate(snapshot.inbound)]
@@ -114,7 +123,8 @@ def _balancers() -> dict[str, Plugin]:
     return discover("sidecar.balancers")
 
 
-def _no_dial(
+def no_dial(
     cluster: ClusterPlan, endpoint: Endpoint, protocol: Dialled, caller: Caller | None
 ) -> None:
+    """Stand in for a dialler where a plan is made to be looked at only."""
     raise AssertionError("a plan that is only checked dials nobody")

@@ -13,11 +13,17 @@ Size = Annotated[int, Meta(ge=0, extra={"unit": "size"})]
 Address = Annotated[str, Meta(extra={"unit": "address"})]
 """`host:port`, `[v6]:port` or `unix:/path`."""
 
+AddressOrOff = Annotated[str, Meta(extra={"unit": "address or off"})]
+"""An address, or `off`."""
+
 Percent = Annotated[float, Meta(ge=0, le=100, extra={"unit": "percent"})]
 """0 to 100; fractions are allowed."""
 
 Count = Annotated[int, Meta(ge=0)]
 """A whole number, not negative."""
+
+Status = Annotated[int, Meta(ge=100, le=599)]
+"""A response code of HTTP."""
 
 
 class Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from sidecar.model.base import Address, Duration, Model
+from sidecar.model.base import AddressOrOff, Duration, Model
 
 
 class Admin(Model, frozen=True, kw_only=True):
@@ -12,7 +12,7 @@ class Admin(Model, frozen=True, kw_only=True):
 
     SHORT: ClassVar[str] = "address"
 
-    address: Address = "127.0.0.1:15000"
+    address: AddressOrOff = "127.0.0.1:15000"
     """Where `/ready`, `/metrics`, the status page and the rest are served. `off` serves none."""
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from sidecar.model.base import Duration, Model, Size
+from sidecar.model.base import Duration, Model, Size, Status
 
 
 class StringMatch(Model, frozen=True, kw_only=True):
@@ -91,7 +91,7 @@ class RetryPolicy(Model, frozen=True, kw_only=True):
     those in `status_codes`. All but `connect-failure` hold for idempotent methods only. A reused connection that died
     before any response is always tried again for idempotent methods, and never for others."""
 
-    status_codes: tuple[int, ...] = ()
+    status_codes: tuple[Status, ...] = ()
     """Response codes for `retriable-status-codes`."""
 
     per_try_timeout: Duration | None = None

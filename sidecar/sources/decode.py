@@ -22,7 +22,7 @@ _OCTETS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _UNIX_PATH_LIMIT: Final = 107  # octets that sockaddr_un has room for, the closing zero aside
-_MAY_BE_OFF: Final = "admin.address"  # the one address whose field string says so
+_ADDRESSES: Final = ("address", "address or off")  # units
 
 
 def decode(tree: object, kind: type[Kind]) -> Kind:
@@ -173,8 +173,8 @@ class _Walker:
             self.fail(path, f"expected a text, got {_say(data)}")
             return ""
         text = str(data)
-        if unit == "address":
-            problem = "" if text == "off" and path == _MAY_BE_OFF else _address_problem(text)
+        if unit in _ADDRESSES and not (text == "off" and unit == "address or off"):
+            problem = _address_problem(text)
             if problem:
                 self.fail(path, problem)
         return text
@@ -182,10 +182,14 @@ class _Walker:
 
 def _address_problem(text: str) -> str:
     if text.startswith("unix:"):
-        size = len(text[5:].encode())
-        if 0 < size <= _UNIX_PATH_LIMIT:
+        name = text[5:]
+        # A relative one would mean another place for the agent than for whoever calls `check`.
+        if not name.startswith("/") or "\0" in name:
+            return f"expected a path that begins with / after unix:, got {name[:80]!r}"
+        size = len(name.encode())
+        if size <= _UNIX_PATH_LIMIT:
             return ""
-        return f"expected a path of 1 to {_UNIX_PATH_LIMIT} octets after unix:, got {size}"
+        return f"expected a path of up to {_UNIX_PATH_LIMIT} octets after unix:, got {size}"
     match = _ADDRESS.fullmatch(text)
     if match is None:
         return f"expected host:port, [v6]:port or unix:/path, got {text[:80]!r}"

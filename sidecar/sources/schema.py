@@ -11,13 +11,19 @@ from msgspec import NODEFAULT, inspect as types
 from sidecar.model.base import Model
 from sidecar.model.snapshot import Snapshot
 
+_ADDRESS: Final = r"unix:/.*|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}"
 _UNITS: Final[dict[str, dict[str, Any]]] = {
     "duration": {"type": ["number", "string"], "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"},
     "size": {"type": ["integer", "string"], "pattern": r"^[0-9]+(B|KiB|MiB|GiB)$"},
     "address": {
         "type": "string",
-        "pattern": r"^(unix:.+|(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}|off)$",
+        "pattern": f"^({_ADDRESS})$",
         "examples": ["127.0.0.1:8080", "unix:/run/app.sock"],
+    },
+    "address or off": {
+        "type": "string",
+        "pattern": f"^({_ADDRESS}|off)$",
+        "examples": ["127.0.0.1:15000", "off"],
     },
     "percent": {
         "type": ["number", "string"],

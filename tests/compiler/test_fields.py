@@ -7,6 +7,8 @@ from sidecar.errors import ConfigError
 from sidecar.model.route import RouteMatch, StringMatch
 from sidecar.wire.http1_head import HeadReader
 
+IS_1 = StringMatch(exact="1")
+
 
 def holds(match: RouteMatch, target: str, *fields: str, method: str = "GET") -> bool:
     errors: list[ConfigError] = []
@@ -75,10 +77,10 @@ HEADS = [
     (RouteMatch(regex="/v[0-9]+/.*"), "/v12/x", True),
     (RouteMatch(regex="/v[0-9]+"), "/v12?q", True),
     (RouteMatch(regex="/v[0-9]+"), "/v12/x", False),
-    (RouteMatch(query={"a": StringMatch(exact="1")}), "/?a=1", True),
-    (RouteMatch(query={"a": StringMatch(exact="1")}), "/?b=2&a=1", True),
-    (RouteMatch(query={"a": StringMatch(exact="1")}), "/?a=2&a=1", False),
-    (RouteMatch(query={"a": StringMatch(exact="1")}), "/?aa=1", False),
+    (RouteMatch(query={"a": IS_1}), "/?a=1", True),
+    (RouteMatch(query={"a": IS_1}), "/?b=2&a=1", True),
+    (RouteMatch(query={"a": IS_1}), "/?a=2&a=1", False),
+    (RouteMatch(query={"a": IS_1}), "/?aa=1", False),
     (RouteMatch(query={"a": StringMatch(exact="x y")}), "/?a=x%20y", True),
     (RouteMatch(query={"a": StringMatch(exact="x y")}), "/?a=x+y", True),
     (RouteMatch(query={"a b": StringMatch(exact="1")}), "/?a%20b=1", True),
@@ -125,7 +127,7 @@ def test_the_authority_is_matched_by_its_pseudo_field() -> None:
 
 
 def test_all_conditions_of_a_match_must_hold() -> None:
-    match = RouteMatch(prefix="/a", methods=("GET",), headers={"x": StringMatch(exact="1")})
+    match = RouteMatch(prefix="/a", methods=("GET",), headers={"x": IS_1})
     assert holds(match, "/a/b", "X: 1")
     assert not holds(match, "/b", "X: 1")
     assert not holds(match, "/a", "X: 2")
@@ -138,6 +140,12 @@ def test_all_conditions_of_a_match_must_hold() -> None:
         (RouteMatch(path="/a", prefix="/b"), "m", "expected one of path, prefix, regex"),
         (RouteMatch(path="a"), "m.path", "expected a leading /, got 'a'"),
         (RouteMatch(prefix="a"), "m.prefix", "expected a leading /, got 'a'"),
+        (RouteMatch(path="/a?b"), "m.path", "expected a path without query, got '/a?b'"),
+        (RouteMatch(prefix="/a#b"), "m.prefix", "expected a path without query, got '/a#b'"),
+        (RouteMatch(methods=("GET", "put")), "m.methods[1]", "expected capitals, got 'put'"),
+        (RouteMatch(methods=("",)), "m.methods[0]", "expected capitals, got ''"),
+        (RouteMatch(headers={"a b": IS_1}), "m.headers.a b", "no field can be called 'a b'"),
+        (RouteMatch(headers={":path": IS_1}), "m.headers.:path", "no field can be called ':path'"),
         (RouteMatch(regex="["), "m.regex", "bad pattern '['"),
         (RouteMatch(headers={"x": StringMatch()}), "m.headers.x", "expected exactly one of"),
         (RouteMatch(query={"q": StringMatch(regex="*")}), "m.query.q.regex", "bad pattern '*'"),

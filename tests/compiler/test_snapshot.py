@@ -2,19 +2,24 @@
 
 import pytest
 
-from sidecar.compiler.snapshot import check, compile_snapshot, version_of
+from sidecar.compiler.routes import OUTBOUND_TIMEOUT
+from sidecar.compiler.snapshot import check, compile_snapshot, no_dial, version_of
 from sidecar.core.book import Book
+from sidecar.core.http1_client import Http1Client
+from sidecar.core.timers import Wheel
+from sidecar.core.types import Engine
 from sidecar.errors import ConfigErrors
 from sidecar.model.cluster import Cluster, ClusterTls
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.identity import Workload
 from sidecar.model.listener import InboundListener, OutboundListener
-from sidecar.model.route import Route, RouteMatch, StringMatch, WeightedCluster
+from sidecar.model.route import RetryPolicy, Route, RouteMatch, StringMatch, WeightedCluster
 from sidecar.model.snapshot import Snapshot
 
 PLACE = Endpoint(address="127.0.0.1:8080")
 APP = Cluster(name="catalog", endpoints=(PLACE,))
 OUT = OutboundListener(cluster="catalog")
+PEER = "spiffe://cluster.local/ns/default/sa/api"
 
 
 def snapshot(
@@ -37,6 +42,10 @@ def routed(*routes: Route) -> Snapshot:
 def guarded(mtls: str, *allow: str) -> Snapshot:
     listener = InboundListener(address="0.0.0.0:1", app="127.0.0.1:2", mtls=mtls, allow=allow)  # type: ignore[arg-type]
     return snapshot(inbound=(listener,))
+
+
+def tcp(*routes: Route) -> OutboundListener:
+    return OutboundListener(protocol="tcp", routes=routes)
 
 
 def cluster(**more: object) -> Cluster:
@@ -111,14 +120,9 @@ WRONG = {
         "mutual needs the workload's certificates: set `certificates`",
     ),
     "allow with mtls off": (
-        guarded("off", "spiffe://cluster.local/ns/default/sa/api"),
+        guarded("off", PEER),
         "inbound[0].allow",
         "needs mtls: without it nobody has an identity",
-    ),
-    "bad SPIFFE id of endpoints": (
-        snapshot(cluster(tls=ClusterTls(identities=("api",)))),
-        "clusters[0].tls.identities[0]",
-        "no SPIFFE ID: 'api'",
     ),
     "bad balancer": (
         snapshot(cluster(balancer="round_robbin")),
@@ -150,10 +154,80 @@ WRONG = {
         "clusters[0]",
         "expected exactly one of endpoints and dns",
     ),
-    "bad host": (
-        routed(Route(match=RouteMatch(hosts=("a.*",)), cluster=TO)),
-        "outbound[0].routes[0].match.hosts[0]",
-        "expected a name, *.name or *, without port or path; got 'a.*'",
+    **{
+        f"bad host {host!r}": (
+            routed(Route(match=RouteMatch(hosts=("*", host)), cluster=TO)),
+            "outbound[0].routes[0].match.hosts[1]",
+            f"expected a name, *.name or *, without port or path; got {host!r}",
+        )
+        for host in ("a.*", "", "*.", "a/b", "a:80", "::1", "[::1]:80")
+    },
+    "bad server name": (
+        snapshot(outbound=(tcp(Route(match=RouteMatch(sni=("a:443",)), cluster=TO)),)),
+        "outbound[0].routes[0].match.sni[0]",
+        "expected a name, *.name or *, without port or path; got 'a:443'",
+    ),
+    "http match of a tcp listener": (
+        snapshot(
+            outbound=(
+                tcp(
+                    Route(match=RouteMatch(sni=("a",)), cluster=TO),
+                    Route(match=RouteMatch(path="/a"), cluster=TO),
+                ),
+            )
+        ),
+        "outbound[0].routes[1].match",
+        "a tcp listener can match `sni` only",
+    ),
+    "unix socket for dns": (
+        snapshot(cluster(endpoints=(), dns="unix:/run/x")),
+        "clusters[0].dns",
+        "expected host:port; a unix socket goes to `endpoints`",
+    ),
+    "nameless workload": (
+        Snapshot(workload=Workload(name=""), clusters=(APP,), outbound=(OUT,)),
+        "workload.name",
+        "expected a name, got an empty text",
+    ),
+    "nameless cluster": (
+        snapshot(APP, cluster(name="")),
+        "clusters[1].name",
+        "expected a name, got an empty text",
+    ),
+    "cluster with a name of ours": (
+        snapshot(APP, cluster(name="app|0.0.0.0:15006")),
+        "clusters[1].name",
+        "names that begin with app| are taken: they stand for the apps of listeners",
+    ),
+    "identities that nobody would look at": (
+        snapshot(cluster(tls=ClusterTls(mode="simple", identities=(PEER,)))),
+        "clusters[0].tls.identities",
+        "needs mode: mutual",
+    ),
+    "roots that nobody would look at": (
+        snapshot(cluster(tls=ClusterTls(roots="ca.crt"))),
+        "clusters[0].tls.roots",
+        "needs mode: simple",
+    ),
+    "no status codes": (
+        routed(Route(cluster=TO, retry=RetryPolicy(on=("retriable-status-codes",)))),
+        "outbound[0].routes[0].retry.on",
+        "retriable-status-codes needs status_codes",
+    ),
+    "app and cluster": (
+        snapshot(inbound=(InboundListener(app="127.0.0.1:2", cluster=TO, mtls="off"),)),
+        "inbound[0].app",
+        "expected one of app, cluster and routes",
+    ),
+    "listeners of one name": (
+        snapshot(
+            outbound=(
+                OutboundListener(name="out", cluster=TO),
+                OutboundListener(name="out", address="127.0.0.1:1", cluster=TO),
+            )
+        ),
+        "outbound[1].name",
+        "out is used by outbound[0] already",
     ),
 }
 
@@ -175,11 +249,21 @@ def test_a_bad_pattern_is_told_with_its_path() -> None:
     assert error.detail.startswith("bad pattern '(': ")
 
 
-def test_a_bad_identity_in_allow_is_told_with_its_path() -> None:
+@pytest.mark.parametrize(
+    ("wrong", "path"),
+    [
+        (guarded("strict", PEER, "api"), "inbound[0].allow[1]"),
+        (
+            snapshot(cluster(tls=ClusterTls(mode="mutual", identities=(PEER, "api")))),
+            "clusters[0].tls.identities[1]",
+        ),
+    ],
+)
+def test_a_bad_identity_is_told_with_its_path(wrong: Snapshot, path: str) -> None:
     with pytest.raises(ConfigErrors) as caught:
-        check(guarded("strict", "api"), None)
+        check(wrong, None)
     told = [(e.path, e.detail) for e in caught.value.errors]
-    assert ("inbound[0].allow[0]", "no SPIFFE ID: 'api'") in told
+    assert (path, "no SPIFFE ID: 'api'") in told
 
 
 def test_all_errors_are_told_at_once() -> None:
@@ -189,7 +273,7 @@ def test_all_errors_are_told_at_once() -> None:
 
 
 def test_a_good_snapshot_becomes_a_plan_by_address_and_name() -> None:
-    plan = compile_snapshot(snapshot(), None, Book(), lambda *_: None)
+    plan = compile_snapshot(snapshot(), None, Book(), no_dial)
     assert set(plan.listeners) == {"127.0.0.1:15001"}
     assert set(plan.clusters) == {"catalog"}
     assert plan.version == version_of(snapshot())
@@ -198,15 +282,93 @@ def test_a_good_snapshot_becomes_a_plan_by_address_and_name() -> None:
 
 def test_endpoints_survive_a_push_and_a_wrong_one_changes_nothing() -> None:
     book = Book()
-    before = compile_snapshot(snapshot(), None, book, lambda *_: None)
+    before = compile_snapshot(snapshot(), None, book, no_dial)
     (endpoint,) = before.clusters["catalog"].endpoints
     with pytest.raises(ConfigErrors):
-        compile_snapshot(snapshot(cluster(balancer="x")), None, book, lambda *_: None)
+        compile_snapshot(snapshot(cluster(balancer="x")), None, book, no_dial)
     assert book.cluster("catalog").endpoints == {"127.0.0.1:8080": endpoint}
-    after = compile_snapshot(snapshot(), None, book, lambda *_: None)
+    after = compile_snapshot(snapshot(), None, book, no_dial)
     assert after.clusters["catalog"].endpoints == (endpoint,)
 
 
 def test_equal_snapshots_have_equal_versions_and_others_do_not() -> None:
     assert version_of(snapshot()) == version_of(snapshot())
     assert version_of(snapshot()) != version_of(snapshot(cluster(name="other")))
+
+
+def test_a_wrong_first_snapshot_leaves_nothing_in_the_book() -> None:
+    book = Book()
+    with pytest.raises(ConfigErrors):
+        compile_snapshot(snapshot(cluster(balancer="x")), None, book, no_dial)
+    assert book.clusters == {}
+
+
+def test_a_route_behind_one_that_takes_everything_is_told_at_its_own_place() -> None:
+    wrong = routed(
+        Route(cluster="x"), Route(cluster=TO), Route(match=RouteMatch(path="/a"), cluster=TO)
+    )
+    with pytest.raises(ConfigErrors) as caught:
+        check(wrong, None)
+    assert [e.path for e in caught.value.errors] == [
+        "outbound[0].routes[0].cluster",
+        "outbound[0].routes[2]",
+    ]
+
+
+def test_a_plan_that_is_only_looked_at_dials_nobody() -> None:
+    plan = compile_snapshot(snapshot(), None, Book(), no_dial).clusters["catalog"]
+    engine = Engine(lambda: 0.0, lambda: 0.0, Wheel(lambda when: None))
+    client = Http1Client(engine, plan, plan.endpoints[0])
+    with pytest.raises(AssertionError, match="dials nobody"):
+        plan.dial(plan, plan.endpoints[0], client, None)
+
+
+@pytest.mark.parametrize(
+    ("policy", "connect", "reset", "statuses"),
+    [
+        (RetryPolicy(), True, False, set()),
+        (RetryPolicy(on=()), False, False, set()),
+        (RetryPolicy(on=("reset",)), False, True, set()),
+        (RetryPolicy(on=("gateway-error",)), False, False, {502, 503, 504}),
+        (RetryPolicy(on=("5xx",)), True, True, set(range(500, 600))),
+        (RetryPolicy(on=("retriable-4xx",)), False, False, {409}),
+        (RetryPolicy(on=("retriable-status-codes",), status_codes=(429,)), False, False, {429}),
+        (RetryPolicy(on=("reset",), status_codes=(429,)), False, True, set()),
+    ],
+)
+def test_a_retry_policy_becomes_what_is_looked_at(
+    policy: RetryPolicy, connect: bool, reset: bool, statuses: set[int]
+) -> None:
+    plan = compile_snapshot(routed(Route(cluster=TO, retry=policy)), None, Book(), no_dial)
+    route = plan.listeners["127.0.0.1:15001"].routes.find_name("")
+    assert route is not None
+    assert (route.retry.on_connect, route.retry.on_reset) == (connect, reset)
+    assert route.retry.on_status == statuses
+
+
+@pytest.mark.parametrize(
+    ("given", "inbound", "outbound"),
+    [(None, 0.0, OUTBOUND_TIMEOUT), (3.0, 3.0, 3.0), (0.0, 0.0, 0.0)],
+)
+def test_the_timeout_of_a_route_depends_on_the_role_unless_it_is_given(
+    given: float | None, inbound: float, outbound: float
+) -> None:
+    routes = (Route(cluster=TO, timeout=given),)
+    tree = snapshot(
+        inbound=(InboundListener(address="127.0.0.1:1", routes=routes, mtls="off"),),
+        outbound=(OutboundListener(address="127.0.0.1:2", routes=routes),),
+    )
+    plan = compile_snapshot(tree, None, Book(), no_dial)
+    found = [plan.listeners[f"127.0.0.1:{port}"].routes.find_name("") for port in (1, 2)]
+    assert [route and route.timeout for route in found] == [inbound, outbound]
+
+
+def test_a_share_of_weight_0_gets_nothing() -> None:
+    shares = (WeightedCluster(name=TO, weight=1), WeightedCluster(name="other", weight=0))
+    tree = snapshot(
+        APP, cluster(name="other"), outbound=(OutboundListener(routes=(Route(clusters=shares),)),)
+    )
+    plan = compile_snapshot(tree, None, Book(), no_dial)
+    route = plan.listeners["127.0.0.1:15001"].routes.find_name("")
+    assert route is not None
+    assert route.cluster is plan.clusters[TO]

@@ -10,6 +10,7 @@ from sidecar.errors import ConfigErrors
 from sidecar.model.bootstrap import Process
 from sidecar.model.cluster import Cluster, ClusterTls
 from sidecar.model.endpoint import Endpoint
+from sidecar.model.identity import Secret
 from sidecar.model.listener import OutboundListener
 from sidecar.model.route import Route, StringMatch
 from sidecar.model.snapshot import Snapshot
@@ -51,8 +52,11 @@ def test_addresses_are_kept_as_written(text: str) -> None:
         ("app:0", "expected a port from 1 to 65535"),
         ("app:65536", "expected a port from 1 to 65535"),
         ("[:::]:80", "expected an IPv6 address"),
-        ("unix:", "expected a path of 1 to 107 octets after unix:, got 0"),
-        ("unix:/" + "a" * 107, "expected a path of 1 to 107 octets after unix:, got 108"),
+        ("unix:", "expected a path that begins with / after unix:, got ''"),
+        ("unix:run/x", "expected a path that begins with / after unix:, got 'run/x'"),
+        ("unix:@x", "expected a path that begins with / after unix:, got '@x'"),
+        ("unix:/a\0b", "expected a path that begins with / after unix:, got '/a\\x00b'"),
+        ("unix:/" + "a" * 107, "expected a path of up to 107 octets after unix:, got 108"),
     ],
 )
 def test_what_is_no_address_is_told(text: str, told: str) -> None:
@@ -197,3 +201,8 @@ def test_units_never_lead_beyond_what_fits_a_message_to_a_worker() -> None:
 
 def test_milliseconds_are_as_exact_as_seconds_would_be() -> None:
     assert decode({"idle_timeout": "35ms"}, OutboundListener).idle_timeout == 0.035
+
+
+def test_a_type_that_no_reader_knows_is_a_bug_and_no_error_of_the_user() -> None:
+    with pytest.raises(AssertionError, match="no reader"):
+        decode({"certificate": "x"}, Secret)

@@ -56,6 +56,13 @@ BAD = [
     ("cluster: app", 'routes: [{match: {regex: "("}, cluster: app}]', "outbound[0].routes[0].match.regex: bad pattern"),
     ("cluster: app", "routes: [{match: {path: a}, cluster: app}]", "outbound[0].routes[0].match.path: expected a leading /"),
     ("cluster: app", "routes: [{}]", "outbound[0].routes[0]: expected exactly one of cluster and clusters"),
+    ("workload: web", 'workload: ""', "1: workload.name: expected a name"),
+    ("- name: app", '- name: ""', "6: clusters[0].name: expected a name"),
+    ('endpoints: ["127.0.0.1:8080"]', "dns: unix:/x", "7: clusters[0].dns: expected host:port; a unix socket"),
+    ('"127.0.0.1:8080"', "unix:run/x", "7: clusters[0].endpoints[0].address: expected a path that begins with /"),
+    ("127.0.0.1:15001", "off", "3: outbound[0].address: expected host:port"),
+    ("cluster: app", "routes: [{cluster: app, retry: {status_codes: [99]}}]", "retry.status_codes[0]: expected 100 or more"),
+    ("cluster: app", "routes: [{cluster: app, retry: {status_codes: [503, 600]}}]", "retry.status_codes[1]: expected 599"),
     ("workload: web", "workload: web\ntelemetry: {tracing: {sampling: 101}}", "2: telemetry.tracing.sampling: expected 100"),
 ]  # fmt: skip
 

@@ -39,13 +39,17 @@ def test_the_schema_takes_the_short_form_beside_the_long_one() -> None:
         ("OutboundListener", "max_head_size", ["64KiB", "9B"], ["64KB", "64", "1.5MiB"]),
         ("Route", "timeout", ["15s"], ["15 s"]),
         ("Tracing", "sampling", ["1%", "0.5%"], ["nan%", "5", "%"]),
-        ("Cluster", "dns", ["a:80", "[::1]:1", "unix:/run/x"], ["a", ":80", "a:", "http://a:80"]),
+        ("Cluster", "dns", ["a:80", "[::1]:1"], ["a", ":80", "a:", "http://a:80", "off"]),
+        ("Endpoint", "address", ["a:80", "unix:/run/x"], ["unix:", "unix:x", "off"]),
+        ("Admin", "address", ["off", "a:80", "unix:/run/x"], ["on", "offf", "unix:off"]),
     ],
 )
 def test_the_schema_has_a_pattern_for_every_unit_of_required_and_optional_fields(
     structure: str, field: str, good: list[str], bad: list[str]
 ) -> None:
-    pattern = json_schema()["$defs"][structure]["properties"][field]["pattern"]
+    definition = json_schema()["$defs"][structure]
+    body = definition.get("anyOf", [definition])[-1]  # behind the short form, if there is one
+    pattern = body["properties"][field]["pattern"]
 
     assert [text for text in good if not re.search(pattern, text)] == []
     assert [text for text in bad if re.search(pattern, text)] == []
