@@ -60,7 +60,8 @@ def encode_v1(source: Address | None, destination: Address | None) -> bytes:
     if source is None or destination is None:
         return b"PROXY UNKNOWN\r\n"
     family, first, second = _same_family(source[0], destination[0])
-    return f"PROXY TCP{family} {first} {second} {source[1]} {destination[1]}\r\n".encode()
+    texts = f"{_text(first)} {_text(second)}"
+    return f"PROXY TCP{family} {texts} {source[1]} {destination[1]}\r\n".encode()
 
 
 def encode_v2(source: Address | None, destination: Address | None) -> bytes:
@@ -92,6 +93,15 @@ def _mapped(address: IPv4Address | IPv6Address) -> IPv6Address:
     if isinstance(address, IPv6Address):
         return address
     return IPv6Address(b"\x00" * 10 + b"\xff\xff" + address.packed)
+
+
+def _text(address: IPv4Address | IPv6Address) -> str:
+    """Return `address` in one form whatever the Python: 3.13 writes mapped ones another way.
+
+    RFC 5952 §5: with a dotted quad, where it is known that an IPv4 address is inside.
+    """
+    inner = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(address) if inner is None else f"::ffff:{inner}"
 
 
 def _parse_v1(data: bytes) -> Header | None:
@@ -132,8 +142,8 @@ def _parse_v2(data: bytes) -> Header | None:
     ports = _V2_FIXED + 2 * width
     first, second = data[_V2_FIXED : _V2_FIXED + width], data[_V2_FIXED + width : ports]
     return Header(
-        (str(ip_address(first)), int.from_bytes(data[ports : ports + 2])),
-        (str(ip_address(second)), int.from_bytes(data[ports + 2 : ports + 4])),
+        (_text(ip_address(first)), int.from_bytes(data[ports : ports + 2])),
+        (_text(ip_address(second)), int.from_bytes(data[ports + 2 : ports + 4])),
         end,
     )
 
@@ -145,7 +155,7 @@ def _parse_ip(text: bytes, version: int) -> str:
         raise _bad(f"malformed address {text[:50]!r}") from None
     if address.version != version:
         raise _bad(f"expected an address of version {version}, got {text[:50]!r}")
-    return str(address)
+    return _text(address)
 
 
 def _parse_port(text: bytes) -> int:

@@ -128,7 +128,7 @@ def test_a_proxy_header_is_read_as_written(encode, pair) -> None:  # type: ignor
 def test_mixed_families_are_mapped() -> None:
     found = parse(encode_v2(FOUR[0], SIX[1]))
     assert found is not None
-    assert found.source == ("::ffff:c000:207", 5555)
+    assert found.source == ("::ffff:192.0.2.7", 5555)
 
 
 def test_other_families_of_v2_name_nobody() -> None:

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from hypothesis import given, strategies as st
@@ -31,7 +32,7 @@ GOOD = [
     (
         b"PROXY TCP6 2001:DB8::1 ::ffff:192.0.2.1 0 65535\r\n",
         ("2001:db8::1", 0),
-        None,  # the text of a mapped address differs between versions of Python
+        ("::ffff:192.0.2.1", 65535),
     ),
     (V2, SOURCE, DESTINATION),
     (
@@ -49,15 +50,11 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("header", "source", "destination"), GOOD)
-def test_a_header_names_both_ends(
-    header: bytes, source: Address, destination: Address | None
-) -> None:
+def test_a_header_names_both_ends(header: bytes, source: Address, destination: Address) -> None:
     parsed = parse(header + b"GET / HTTP/1.1\r\n")
 
     assert parsed is not None
-    assert (parsed.source, parsed.length) == (source, len(header))
-    assert parsed.destination is not None
-    assert destination is None or parsed.destination == destination
+    assert parsed == (source, destination, len(header))
 
 
 NAMELESS = [
@@ -146,15 +143,21 @@ def test_the_longest_line_of_version_one_is_taken() -> None:
 
 
 PORTS = st.integers(0, 65535)
-IPV4 = st.tuples(st.ip_addresses(v=4).map(str), PORTS)
-IPV6 = st.tuples(st.ip_addresses(v=6).map(str), PORTS)
-ENDS = st.one_of(st.tuples(IPV4, IPV4), st.tuples(IPV6, IPV6))
+ENDS = st.one_of(
+    *(st.lists(st.tuples(st.ip_addresses(v=v), PORTS), min_size=2, max_size=2) for v in (4, 6))
+)
 
 
 @given(ENDS)
-def test_what_is_encoded_is_read_again(ends: tuple[Address, Address]) -> None:
-    for header in (encode_v1(*ends), encode_v2(*ends)):
-        assert parse(header) == (*ends, len(header))
+def test_what_is_encoded_is_read_again(ends: list[tuple[IPv4Address | IPv6Address, int]]) -> None:
+    one, two = ((str(host), port) for host, port in ends)
+    for header in (encode_v1(one, two), encode_v2(one, two)):
+        parsed = parse(header)
+        assert parsed is not None
+        assert parsed.length == len(header)
+        found = (parsed.source, parsed.destination)
+        # An address has several texts; ours does not depend on the version of Python.
+        assert [(ip_address(end[0]), end[1]) for end in found if end is not None] == ends
 
 
 def test_the_two_versions_look_as_specified() -> None:
@@ -180,7 +183,8 @@ def test_an_ipv4_end_is_mapped_where_the_other_one_is_ipv6() -> None:
     assert body[:16] == mapped + bytes((192, 0, 2, 1))
     body = encode_v2(other, SOURCE)[16:]
     assert body[16:32] == mapped + bytes((192, 0, 2, 1))
-    assert encode_v1(SOURCE, other).startswith(b"PROXY TCP6 ::ffff:")
+    line = b"PROXY TCP6 ::ffff:192.0.2.1 2001:db8::1 56324 1\r\n"
+    assert encode_v1(SOURCE, other) == line
     first, second = parse(encode_v1(SOURCE, other)), parse(encode_v2(SOURCE, other))
     assert first is not None
     assert second is not None
