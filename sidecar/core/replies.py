@@ -51,7 +51,6 @@ REPLIES: Final[dict[str, Reply]] = {
     "peer-no-identity": Reply(403, "RBAC", "the peer's certificate names no SPIFFE ID"),
     # Routing and limits.
     "no-route": Reply(404, "NR", "no route takes this request"),
-    "no-cluster": Reply(503, "NC", "the route's cluster does not exist"),
     "no-endpoint": Reply(503, "UH", "the cluster has no endpoint to send to"),
     "dns-failed": Reply(503, "DF", "the cluster's name does not resolve"),
     "requests-overflow": Reply(503, "UO", "the cluster's limit of requests is reached"),
