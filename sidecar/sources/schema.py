@@ -34,8 +34,8 @@ _UNITS: Final[dict[str, dict[str, Any]]] = {
 _INTRODUCTION: Final = """\
 # Configuration
 
-Made from the strings under the model's fields by `python -m sidecar.sources.schema`; do not edit it by
-hand. `sidecar check CONFIG` says everything that is wrong with a file, with line and path;
+Made from the strings under the model's fields by `./dev docs`; do not edit it by hand.
+`sidecar check CONFIG` says everything that is wrong with a file, with line and path;
 `sidecar schema` prints the JSON Schema for editors.
 
 A service in the common case takes five lines:
@@ -211,14 +211,3 @@ def _default(field: types.Field) -> str:
     if isinstance(value, tuple):
         return f"`[{', '.join(map(str, value))}]`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
-
-
-def main() -> None:
-    """Print docs/configuration.md."""
-    import sys  # noqa: PLC0415 - only as a script
-
-    sys.stdout.write(markdown())
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,7 @@ from sidecar.errors import ConfigError, ConfigErrors
 from sidecar.issuers.ephemeral import Authority
 from sidecar.model.snapshot import Snapshot
 from sidecar.sources.file import FileSource
-from sidecar.sources.schema import json_schema, markdown, structures
+from sidecar.sources.schema import json_schema, structures
 from sidecar.sources.yaml_tree import load
 
 ROOT = Path(__file__).parents[2]
@@ -172,10 +172,6 @@ def written(tree: Any, kind: inspect.Type) -> Iterator[tuple[str, str]]:
             owner = next(c for c in kind.cls.__mro__ if key in getattr(c, "__annotations__", ()))
             yield owner.__name__, key
             yield from written(item, fields[key])
-
-
-def test_the_reference_is_current() -> None:
-    assert (ROOT / "docs" / "configuration.md").read_text() == markdown()
 
 
 def test_the_schema_knows_every_structure() -> None:
