@@ -25,13 +25,18 @@ from sidecar.wire.fields import (
 
 MAX_HEAD_SIZE: Final = 61440  # octets; Envoy's 60 KiB
 MAX_FIELDS: Final = 100  # Envoy's figure
+MAX_OPTIONS: Final = 20  # of `Connection`; each costs a look through the head, and real ones say 2
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # tchar, RFC 9110 §5.6.2
 _VALUE: Final = rb"[^\x00-\x08\n-\x1f\x7f]"  # field-vchar, SP, HTAB, obs-text: §5.5
+# VCHAR but `#`: a URI has no other octets, and a target no fragment (RFC 3986 §2, RFC 9112 §3.2).
+# nginx takes both; Envoy and HAProxy refuse them, and so do we: where one peer cuts at `#`, or decodes
+# octets above 0x7f, and another does not, a policy by path is walked around (CVE-2021-32779).
+_TARGET: Final = rb'[!"$-~]'
 _LINES: Final = rb"((?:" + _TOKEN + rb"++:" + _VALUE + rb"*+\r\n)*+)\r\n"
 # Possessive quantifiers: no class can match what follows it, so the match is one linear scan.
 _REQUEST: Final = re.compile(
-    rb"(?:\r\n)?+(" + _TOKEN + rb"++) ([!-~\x80-\xff]++) HTTP/1\.([01])\r\n" + _LINES
+    rb"(?:\r\n)?+(" + _TOKEN + rb"++) (" + _TARGET + rb"++) HTTP/1\.([01])\r\n" + _LINES
 )  # one empty line before it is let pass (RFC 9112 §2.2)
 _RESPONSE: Final = re.compile(
     rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + _VALUE + rb"*+))?+\r\n" + _LINES
@@ -88,7 +93,9 @@ class HeadReader:
             return None
         method, target, minor, block = match.groups()
         end = match.end()
-        self._check_size(end, block)
+        if end > self.max_size:
+            raise self._too_large(data, b"request")
+        self._check_count(block)
         head = RequestHead(method, target, 11 if minor == b"1" else 10, block, {})
         # From one octet before: a line of interest is found by the line end that it follows.
         _fill(head, self._find_request(data, match.start(4) - 1, end - 2))
@@ -113,15 +120,22 @@ class HeadReader:
             return None
         minor, status, reason, block = match.groups()
         end = match.end()
-        self._check_size(end, block)
+        if end > self.max_size:
+            raise self._too_large(data, b"response")
+        self._check_count(block)
         head = ResponseHead(int(status), reason or b"", 11 if minor == b"1" else 10, block, {})
         _fill(head, self._find_response(data, match.start(4) - 1, end - 2))
         _settle_response(head, method)
         return head, end
 
-    def _check_size(self, size: int, block: bytes) -> None:
-        if size > self.max_size:
-            raise DownstreamError("head-too-large", f"more than {self.max_size} octets")
+    def _too_large(self, data: bytes, kind: bytes) -> SidecarError:
+        """Return what is too large: it depends on nothing but the first `max_size` octets."""
+        if kind == b"request" and data.find(b"\r\n", 1, self.max_size) < 0:
+            # (from 1: an empty line may come before the request line)
+            return DownstreamError("target-too-long", f"no line end in {self.max_size} octets")
+        return DownstreamError("head-too-large", f"more than {self.max_size} octets")
+
+    def _check_count(self, block: bytes) -> None:
         if len(block) > 4 * self.max_fields and block.count(b"\n") > self.max_fields:
             # (a line has at least 4 octets, so a short block need not be counted)
             raise DownstreamError("too-many-fields", f"more than {self.max_fields} fields")
@@ -133,15 +147,13 @@ class HeadReader:
             self._check_part(data, kind)
             return
         if end + 4 > self.max_size:
-            raise DownstreamError("head-too-large", f"more than {self.max_size} octets")
+            raise self._too_large(data, kind)
         raise _reason(data[:end], kind)
 
     def _check_part(self, data: bytes, kind: bytes) -> None:
         """Refuse `data`, which holds no end of a head, where it can become none."""
         if len(data) > self.max_size:
-            if kind == b"request" and data.find(b"\r\n") < 0:
-                raise DownstreamError("target-too-long", f"no line end in {len(data)} octets")
-            raise DownstreamError("head-too-large", f"more than {self.max_size} octets")
+            raise self._too_large(data, kind)
         line_end = data.find(b"\r")
         if line_end < 0:
             line_end = len(data)
@@ -154,7 +166,8 @@ _LOOKALIKE: Final = re.compile(b"|".join(_LOOKALIKES))
 _NAME: Final = re.compile(_TOKEN + rb"++")
 _FIELD: Final = re.compile(_TOKEN + rb"++:" + _VALUE + rb"*+")
 _VERSION: Final = re.compile(rb" HTTP/([0-9]+\.[0-9]+)$")
-_REQUEST_LINE: Final = re.compile(_TOKEN + rb"++ [!-~\x80-\xff]++ HTTP/1\.[01]")
+_REQUEST_LINE: Final = re.compile(_TOKEN + rb"++ " + _TARGET + rb"++ HTTP/1\.[01]")
+_LOOSE_LINE: Final = re.compile(_TOKEN + rb"++ [!-~\x80-\xff]++ HTTP/1\.[01]")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: " + _VALUE + rb"*+)?")
 _AUTHORITY: Final = re.compile(
     rb"(?:[A-Za-z0-9._~!$&'()*+,;=%\-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
@@ -222,13 +235,13 @@ def _settle_request(head: RequestHead) -> None:
         head.chunked = True
         head.length = None
     _remake_framing(head, length, coding)
-    expect = found.get(b"expect")
+    if b"connection" in found or not HOP_BY_HOP.isdisjoint(found):
+        head.close, head.upgrade = _settle_connection(head, head.version)
+    expect = found.get(b"expect")  # behind `Connection`, which may have taken it away
     if expect is not None:
         if expect.lower() != b"100-continue":
             raise DownstreamError("bad-expectation", f"expected 100-continue, got {expect[:40]!r}")
         head.expect = head.length != 0 and head.version == 11
-    if b"connection" in found or not HOP_BY_HOP.isdisjoint(found):
-        head.close, head.upgrade = _settle_connection(head, head.version)
     if head.method == b"CONNECT":
         raise DownstreamError("connect-refused", "CONNECT is not served here")
 
@@ -257,7 +270,10 @@ def _remake_framing(head: Fields, length: bytes | None, coding: bytes | None) ->
 
 
 def _settle_target(head: RequestHead) -> None:
-    """Turn absolute form into origin form (RFC 9112 §3.2.2); take `*` only for OPTIONS."""
+    """Turn absolute form into origin form (RFC 9112 §3.2.2); take `*` only for OPTIONS.
+
+    A caller of HTTP/1.0 may name its host in the target alone: then it gets a Host field.
+    """
     target = head.target
     if head.method == b"CONNECT" or (target == b"*" and head.method == b"OPTIONS"):
         return
@@ -267,12 +283,17 @@ def _settle_target(head: RequestHead) -> None:
     authority = match[1].lower()
     if _AUTHORITY.fullmatch(authority) is None:
         raise DownstreamError("bad-target", f"bad authority in {target[:80]!r}")
-    # The target wins by the RFC, but peers that read Host would be sent elsewhere: refuse.
-    if b"host" in head.found and head.authority != authority:
+    if b"host" not in head.found:
+        head.add(b"Host", match[1])
+    elif head.authority != authority:
+        # The target wins by the RFC, but peers that read Host would be sent elsewhere: refuse.
         raise DownstreamError("bad-host", "the target names one host and Host another")
     head.authority = authority
     rest = match[2]
-    head.target = rest if rest[:1] == b"/" else b"/" + rest
+    if not rest and head.method == b"OPTIONS":
+        head.target = b"*"  # it asks about the server, not about `/` (RFC 9112 §3.2.4)
+    else:
+        head.target = rest if rest[:1] == b"/" else b"/" + rest
 
 
 def _settle_connection(head: Fields, version: int) -> tuple[bool, bytes | None]:
@@ -291,6 +312,9 @@ def _settle_connection(head: Fields, version: int) -> tuple[bool, bytes | None]:
         for o in found.get(b"connection", b"").split(b",")
         if o.strip(b" \t")
     ]
+    if len(options) > MAX_OPTIONS:
+        # Those beyond would be passed on, though the caller says that they end here.
+        raise DownstreamError("bad-field", f"more than {MAX_OPTIONS} connection options")
     close = b"close" in options or (version == 10 and b"keep-alive" not in options)
     upgrade = found.get(b"upgrade") if b"upgrade" in options else None
     if upgrade is not None and upgrade.lower() != b"websocket":
@@ -299,7 +323,7 @@ def _settle_connection(head: Fields, version: int) -> tuple[bool, bytes | None]:
     for name in HOP_BY_HOP:
         if name in found and name != b"transfer-encoding":
             head.block = line_of(name).sub(b"", head.block)
-    for name in options[:20]:
+    for name in options:
         # What is no token could match beyond a field's name: `host:a` the line `Host:a:80`.
         if name not in HOP_BY_HOP and name not in _PROTECTED and _NAME.fullmatch(name) is not None:
             head.block = line_of(name).sub(b"", head.block)
@@ -351,6 +375,8 @@ def _reason(data: bytes, kind: bytes) -> SidecarError:
         version = _VERSION.search(start)
         if kind == b"request" and version is not None and version[1] not in (b"1.0", b"1.1"):
             return DownstreamError("bad-version", f"expected HTTP/1.x, got {version[0][:20]!r}")
+        if kind == b"request" and _LOOSE_LINE.fullmatch(start) is not None:
+            return DownstreamError("bad-target", f"expected ASCII without #, got {start[:60]!r}")
         return DownstreamError("bad-start-line", f"malformed {kind.decode()} line {start[:60]!r}")
     for line in lines:
         if _FIELD.fullmatch(line) is None:

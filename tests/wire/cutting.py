@@ -1,6 +1,13 @@
-"""How the tests cut a stream: anywhere, any number of times."""
+"""How the tests cut a stream, anywhere and any number of times, and read a head that comes cut."""
+
+from collections.abc import Sequence
 
 from hypothesis import strategies as st
+
+from sidecar.errors import DownstreamError
+from sidecar.wire.http1_head import HeadReader
+
+READER = HeadReader([b"x-tenant"])
 
 
 def pieces(stream: bytes) -> st.SearchStrategy[list[bytes]]:
@@ -19,3 +26,26 @@ def cut(stream: bytes, at: list[int]) -> list[bytes]:
 def octets(stream: bytes) -> list[bytes]:
     """Return `stream` as pieces of one octet."""
     return [stream[i : i + 1] for i in range(len(stream))]
+
+
+def read_request(parts: Sequence[bytes], reader: HeadReader = READER) -> tuple[object, ...]:
+    """Return what a head that comes in `parts` says, or why it is refused."""
+    data = b""
+    for number, part in enumerate(parts):
+        known = len(data)
+        data += part
+        try:
+            found = reader.request(data, known)
+        except DownstreamError as error:
+            return ("refused", error.code)
+        if found is not None:
+            head, end = found
+            rest = data[end:] + b"".join(parts[number + 1 :])
+            framing = (head.length, head.chunked, head.close, head.upgrade, head.expect)
+            return (head.method, head.target, head.version, head.block, head.found, *framing, rest)
+    return ("awaited",)
+
+
+def say_the_same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Tell whether two outcomes agree; of several faults, the one that was met first is named."""
+    return one == other or (one[0] == other[0] == "refused")
