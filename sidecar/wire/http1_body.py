@@ -33,7 +33,8 @@ FORBIDDEN_TRAILERS: Final = frozenset(
 )
 """Names that may not be trailers, in lower case with hyphens.
 
-A peer that merges trailers into the head would be told what nobody checked.
+A peer that merges trailers into the head would be told what nobody checked.  Why this is no list of
+names that may: docs/decisions/0008.
 """
 
 FORBIDDEN_TRAILER_PREFIXES: Final = (
