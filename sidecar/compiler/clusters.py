@@ -5,10 +5,18 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final, final
 
+from sidecar.compiler.http2 import http2_plan
 from sidecar.core.api import Draw
 from sidecar.core.book import Book, ClusterState, Endpoint
-from sidecar.core.http1_client import begin
-from sidecar.core.plan import ClusterPlan, Dial
+from sidecar.core.connect import begin
+from sidecar.core.plan import (
+    PROTOCOL_AUTO,
+    PROTOCOL_HTTP1,
+    PROTOCOL_HTTP2,
+    PROTOCOL_SAME,
+    ClusterPlan,
+    Dial,
+)
 from sidecar.errors import ConfigError, IdentityError
 from sidecar.identity.spiffe import is_spiffe_id
 from sidecar.identity.tls import ClientTls, mutual_tls, simple_tls
@@ -17,6 +25,13 @@ from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
 from sidecar.plugin import Plugin
 from sidecar.wire.http1_head import HeadReader
+
+_PROTOCOLS: Final = {
+    "auto": PROTOCOL_AUTO,
+    "http1": PROTOCOL_HTTP1,
+    "http2": PROTOCOL_HTTP2,
+    "same-as-downstream": PROTOCOL_SAME,
+}
 
 
 @final
@@ -75,6 +90,10 @@ class ClusterCompiler:
             identities = cluster.tls.identities
             plan.identities = frozenset(identities) if identities else None
         plan.tls = self._client_tls(cluster.tls, f"{path}.tls")
+        plan.protocol = _PROTOCOLS[cluster.protocol]
+        if plan.protocol == PROTOCOL_AUTO and cluster.tls.mode == "off":
+            plan.protocol = PROTOCOL_HTTP1
+        plan.http2 = http2_plan(cluster.http2)
         return plan
 
     def fingerprint(self, cluster: Cluster) -> bytes:
@@ -83,7 +102,9 @@ class ClusterCompiler:
         Not the certificate: a renewed one is used from the next connection on, and the old ones
         are as good as they were.
         """
-        digest = hashlib.sha256(repr((cluster.tls, cluster.proxy_protocol)).encode())
+        digest = hashlib.sha256(
+            repr((cluster.tls, cluster.proxy_protocol, cluster.protocol, cluster.http2)).encode()
+        )
         if self._secret is not None and cluster.tls.mode == "mutual":
             digest.update(self._secret.roots)
         return digest.digest()
@@ -141,8 +162,7 @@ class ClusterCompiler:
             found[address] = endpoint
         for address, endpoint in known.items():
             if address not in found:
-                for client in endpoint.idle[:]:
-                    client.close()
+                endpoint.retire()
         known.clear()
         known.update(found)
         return tuple(found.values())

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from sidecar.compiler.fields import names
+from sidecar.compiler.http2 import http2_plan
 from sidecar.compiler.routes import OUTBOUND_TIMEOUT, compile_routes
 from sidecar.core.plan import INBOUND, OUTBOUND, ClusterPlan, ListenerPlan
 from sidecar.errors import ConfigError, IdentityError
@@ -137,6 +138,7 @@ def _compile(
     plan.idle_timeout = listener.idle_timeout
     plan.stream_idle_timeout = listener.stream_idle_timeout
     plan.max_connections = listener.max_connections
+    plan.http2 = http2_plan(listener.http2)
     return plan
 
 

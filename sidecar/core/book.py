@@ -6,8 +6,23 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
-    from sidecar.core.http1_client import Http1Client
-    from sidecar.core.pool import Waiter
+    from sidecar.core.pool import Lender, Waiter
+
+
+HTTP1, HTTP2 = range(2)  # which of an endpoint's pools
+
+
+@final
+class Pool:
+    """Connections to one endpoint that can take another request, and who waits for one."""
+
+    __slots__ = ("dialling", "idle", "streams", "waiting")
+
+    def __init__(self, streams: int) -> None:
+        self.idle: Final[list[Lender]] = []
+        self.waiting: Final[deque[Waiter]] = deque()
+        self.dialling = 0  # connections on their way, for whoever waits
+        self.streams = streams  # requests that one of them is expected to carry at once
 
 
 @final
@@ -24,12 +39,11 @@ class Endpoint:
         "connections",
         "failures",
         "host",
-        "idle",
         "labels",
         "path",
+        "pools",
         "port",
         "requests",
-        "waiting",
         "weight",
     )
 
@@ -47,8 +61,18 @@ class Endpoint:
         self.connections = 0  # open or being opened
         self.requests = 0  # attempts ever
         self.failures = 0  # attempts that the endpoint failed
-        self.idle: Final[list[Http1Client]] = []
-        self.waiting: Final[deque[Waiter]] = deque()
+        self.pools: Final = (Pool(1), Pool(100))
+
+    @property
+    def idle(self) -> int:
+        """How many connections could take another request."""
+        return sum(len(pool.idle) for pool in self.pools)
+
+    def retire(self) -> None:
+        """Use none of the connections again; what is under way on them is finished."""
+        for pool in self.pools:
+            for lender in pool.idle[:]:
+                lender.retire()
 
 
 @final
@@ -83,8 +107,7 @@ class ClusterState:
         self.fingerprint = fingerprint
         self.generation += 1
         for endpoint in self.endpoints.values():
-            for client in endpoint.idle[:]:
-                client.close()
+            endpoint.retire()
 
 
 @final

@@ -20,13 +20,12 @@ from sidecar.core.timers import NEVER, Timer
 from sidecar.errors import OverloadError, UpstreamError
 from sidecar.traffic.backoff import full_jitter
 from sidecar.traffic.budget import may_retry
-from sidecar.wire.fields import RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from sidecar.core.book import Endpoint
-    from sidecar.core.http1_client import Http1Client
     from sidecar.core.plan import ListenerPlan
     from sidecar.core.types import Caller, Engine
+    from sidecar.wire.fields import Field, Fields, RequestHead, ResponseHead
 
 ROUTING, CONNECTING, STREAMING, REPLYING, DONE = range(5)
 STATE_NAMES: Final = ("ROUTING", "CONNECTING", "STREAMING", "REPLYING", "DONE")
@@ -59,8 +58,8 @@ class Downstream(Protocol):
     def write(self, data: bytes) -> None:
         """Send more of the body."""
 
-    def finish(self, trailers: bytes) -> None:
-        """End the body; `trailers` is a block of field lines."""
+    def finish(self, trailers: Fields | None) -> None:
+        """End the body."""
 
     def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
         """Send a whole response of our own; `fields` is a block of field lines."""
@@ -76,6 +75,31 @@ class Downstream(Protocol):
 
     def resume(self) -> None:
         """Go on reading it."""
+
+
+class Upstream(Protocol):
+    """The endpoint's side of one attempt."""
+
+    def request(self, exchange: Exchange, body: bytes, *, end: bool) -> None:
+        """Send the request's head, with what there is of its body."""
+
+    def write(self, data: bytes) -> None:
+        """Send more of the body."""
+
+    def finish(self, trailers: Fields | None) -> None:
+        """End the body."""
+
+    def pause(self) -> None:
+        """Stop reading the response."""
+
+    def resume(self) -> None:
+        """Go on reading it."""
+
+    def release(self) -> None:
+        """The exchange is over and has no more use for it."""
+
+    def close(self) -> None:
+        """End the attempt at once; nobody is told."""
 
 
 @final
@@ -143,7 +167,7 @@ class Exchange:
         self.route: RoutePlan | None = None
         self.cluster: ClusterPlan | None = None
         self.endpoint: Endpoint | None = None
-        self.client: Http1Client | None = None
+        self.client: Upstream | None = None
         self.tried: tuple[Endpoint, ...] = ()
         self.attempts = 0
         self.waiting = False  # in a pool's queue
@@ -151,7 +175,7 @@ class Exchange:
         self.retrying = False  # counted among the cluster's retries
         self.held: list[bytes] | None = []  # the body so far, for the next attempt; None: let go
         self.held_size = 0
-        self.trailers = b""  # of the request: a block of field lines
+        self.trailers: Fields | None = None  # of the request
         self.request_done = False
         self.response_done = False
         self.status = 0
@@ -165,7 +189,7 @@ class Exchange:
         self.route_deadline = NEVER
         self.try_deadline = NEVER
         self.moved = self.started  # when an octet last moved, either way
-        self.extra = b""  # field lines of ours, sent after the caller's
+        self.extra: list[Field] = []  # fields of ours, sent after the caller's
         self.fields: dict[str, str] | None = None  # what filters add to the access log
 
     def step(self, to: int) -> None:
@@ -222,7 +246,7 @@ class Exchange:
         if self.client is not None and self.state == STREAMING:
             self.client.write(data)
 
-    def request_end(self, trailers: bytes) -> None:
+    def request_end(self, trailers: Fields | None) -> None:
         """The request is whole."""
         self.request_done = True
         self.trailers = trailers
@@ -259,7 +283,7 @@ class Exchange:
 
     # The endpoint's side says:
 
-    def upstream_ready(self, client: Http1Client) -> None:
+    def upstream_ready(self, client: Upstream) -> None:
         """A connection is there: send the request, with as much of the body as there is."""
         if self.state > STREAMING:
             client.release()
@@ -318,7 +342,7 @@ class Exchange:
         self.moved = self.engine.now()
         self.downstream.write(data)
 
-    def response_end(self, trailers: bytes) -> None:
+    def response_end(self, trailers: Fields | None) -> None:
         """The response is whole."""
         self.response_done = True
         self.downstream.finish(trailers)
@@ -385,7 +409,8 @@ class Exchange:
             self.try_deadline = self.engine.now() + route.per_try_timeout
         self._arm()
         try:
-            client = pool.take(self.engine, cluster, endpoint, self, fresh=self.fresh)
+            kind = cluster.kind(self.head)
+            client = pool.take(self.engine, cluster, endpoint, kind, self, fresh=self.fresh)
         except OverloadError as error:
             endpoint.active -= 1
             self.endpoint = None
@@ -424,6 +449,11 @@ class Exchange:
                 self._again(error)
                 return
             error = UpstreamError("upstream-closed", error.detail, sent=True)
+        elif error.code == "upstream-refused":
+            # The endpoint says that it has not looked at it (RFC 9113 §8.7): safe for any method.
+            if self._may_retry(idempotent=False, always=True):
+                self._again(error, at_once=True)
+                return
         elif not error.sent:
             if retry.on_connect and self._may_retry(idempotent=False):
                 self._again(error)
@@ -451,7 +481,7 @@ class Exchange:
             state.retries, state.requests, cluster.max_retries, cluster.retry_budget
         )
 
-    def _again(self, error: UpstreamError) -> None:
+    def _again(self, error: UpstreamError, *, at_once: bool = False) -> None:
         """Try once more, after a back-off unless the connection alone was to blame."""
         cluster, endpoint, route = self.cluster, self.endpoint, self.route
         assert cluster is not None
@@ -468,7 +498,7 @@ class Exchange:
             self.retrying = True
             cluster.state.retries += 1
         self.step(CONNECTING)
-        if self.fresh:
+        if self.fresh or at_once:
             self._attempt()
             return
         wait = full_jitter(

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _TRACEPARENT: Final = re.compile(
     rb"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
+_HTTP: Final = (b"x-forwarded-proto", b"http")
+_HTTPS: Final = (b"x-forwarded-proto", b"https")
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 
 
@@ -29,23 +31,21 @@ def request_edits(exchange: Exchange) -> None:
     engine = exchange.engine
     inbound = exchange.listener.role == INBOUND
     trusted = not inbound or caller.identity != ""
-    lines = []
+    extra = exchange.extra
     if b"x-forwarded-client-cert" in found:
         head.remove(b"x-forwarded-client-cert")
     if inbound:
         if caller.identity:
-            lines.append(
-                f"x-forwarded-client-cert: By={engine.identity};Hash={caller.certificate_hash};"
-                f"URI={caller.identity}\r\n".encode()
-            )
-        _forwarded(exchange, lines, trusted=trusted)
+            value = f"By={engine.identity};Hash={caller.certificate_hash};URI={caller.identity}"
+            extra.append((b"x-forwarded-client-cert", value.encode()))
+        _forwarded(exchange, trusted=trusted)
     request_id = found.get(b"x-request-id")
     if request_id is not None and not (trusted and _REQUEST_ID.fullmatch(request_id)):
         head.remove(b"x-request-id")
         request_id = None
     if request_id is None:
         request_id = new_request_id(engine)
-        lines.append(b"x-request-id: " + request_id + b"\r\n")
+        extra.append((b"x-request-id", request_id))
     exchange.request_id = request_id
     trace = found.get(b"traceparent")
     if trace is not None and _TRACEPARENT.fullmatch(trace) is None:
@@ -53,13 +53,11 @@ def request_edits(exchange: Exchange) -> None:
         trace = None
     if trace is None:
         trace = new_traceparent(engine)
-        lines.append(b"traceparent: " + trace + b"\r\n")
+        extra.append((b"traceparent", trace))
     exchange.traceparent = trace
-    if lines:
-        exchange.extra = b"".join(lines)
 
 
-def _forwarded(exchange: Exchange, lines: list[bytes], *, trusted: bool) -> None:
+def _forwarded(exchange: Exchange, *, trusted: bool) -> None:
     """Name the caller's address and scheme, after what a trusted caller said."""
     head, caller = exchange.head, exchange.caller
     found = head.found
@@ -71,14 +69,12 @@ def _forwarded(exchange: Exchange, lines: list[bytes], *, trusted: bool) -> None
         if old is not None:
             head.remove(b"x-forwarded-for")
             host = old + b", " + host
-        lines.append(b"x-forwarded-for: " + host + b"\r\n")
+        exchange.extra.append((b"x-forwarded-for", host))
         found[b"x-forwarded-for"] = host
     if not trusted or b"x-forwarded-proto" not in found:
         if b"x-forwarded-proto" in found:
             head.remove(b"x-forwarded-proto")
-        lines.append(
-            b"x-forwarded-proto: https\r\n" if caller.secure else b"x-forwarded-proto: http\r\n"
-        )
+        exchange.extra.append(_HTTPS if caller.secure else _HTTP)
 
 
 def new_request_id(engine: Engine) -> bytes:

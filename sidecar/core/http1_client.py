@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 from sidecar.core import pool
 from sidecar.core.timers import Timer
 from sidecar.errors import DownstreamError, SidecarError, UpstreamError
-from sidecar.wire.fields import ResponseHead
+from sidecar.wire.fields import Fields, ResponseHead
 from sidecar.wire.http1_body import (
     LAST_CHUNK,
     ChunkedReader,
@@ -16,7 +16,9 @@ from sidecar.wire.http1_body import (
     LengthReader,
     encode_chunk,
     encode_last_chunk,
+    trailer_lines,
 )
+from sidecar.wire.websocket import new_key
 
 if TYPE_CHECKING:
     from sidecar.core.book import Endpoint
@@ -25,14 +27,6 @@ if TYPE_CHECKING:
     from sidecar.core.types import Engine
 
 MAX_INTERIM: Final = 16  # 1xx responses before the final one; more is a flood
-
-
-def begin(
-    engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, owner: pool.Waiter | None
-) -> None:
-    """Begin a connection: for `owner` alone (whom its PROXY header names), or for whoever waits."""
-    client = Http1Client(engine, cluster, endpoint, owner=owner)
-    cluster.dial(cluster, endpoint, client, None if owner is None else owner.caller)
 
 
 BodyReader = LengthReader | ChunkedReader | CloseReader
@@ -54,6 +48,7 @@ class Http1Client(asyncio.Protocol):
         "interim",
         "is_open",
         "keep",
+        "kind",
         "owner",
         "paused",
         "received",
@@ -70,10 +65,11 @@ class Http1Client(asyncio.Protocol):
         engine: Engine,
         cluster: ClusterPlan,
         endpoint: Endpoint,
-        *,
+        kind: int,
         owner: pool.Waiter | None = None,
     ) -> None:
         self.owner = owner  # the only one it is for (PROXY protocol); None: whoever waits
+        self.kind: Final = kind  # which of the endpoint's pools
         self.engine: Final = engine
         self.cluster: Final = cluster
         self.endpoint: Final = endpoint
@@ -94,6 +90,11 @@ class Http1Client(asyncio.Protocol):
         self.tunnel = False
         self.used = 0
 
+    @property
+    def alpn(self) -> str:
+        """What is offered under TLS."""
+        return "http1"
+
     # The dialler says:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -102,24 +103,29 @@ class Http1Client(asyncio.Protocol):
         self.transport = transport
         self.is_open = True
         owner, self.owner = self.owner, None
-        if owner is not None:
-            if owner.waiting:
-                owner.waiting = False
-                owner.upstream_ready(self)
-            else:
-                self.close()
-        elif not pool.give(self.cluster, self.endpoint, self):
+        if owner is None:
             self._rest()
+        pool.dialled(self.engine, self.cluster, self.endpoint, self.kind, self, owner)
 
     def dial_failed(self, error: UpstreamError) -> None:
         """No connection came about."""
-        pool.gone(self.engine, self.cluster, self.endpoint)
-        owner, self.owner = self.owner, None
-        if owner is None:
-            pool.fail(self.cluster, self.endpoint, error)
-        elif owner.waiting:
-            owner.waiting = False
-            owner.upstream_failed(error)
+        pool.dial_failed(self.engine, self.cluster, self.endpoint, self.kind, error, self.owner)
+
+    # The pool says:
+
+    @property
+    def is_unused(self) -> bool:
+        """It carries no request."""
+        return self.exchange is None
+
+    def lease(self) -> Http1Client:
+        """Return itself: it carries one request at a time, and is in no pool meanwhile."""
+        self._leave()
+        return self
+
+    def retire(self) -> None:
+        """Close: in a pool it carries no request."""
+        self.close()
 
     # The exchange says:
 
@@ -133,21 +139,30 @@ class Http1Client(asyncio.Protocol):
         self.interim = 0
         self.sent_all = end
         chunked = self.chunked = head.chunked
-        parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n", head.block, exchange.extra]
+        if head.pairs is None:
+            parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n", head.block]
+        else:
+            chunked = self.chunked = head.length is None and not end
+            lines = head.as_lines(host=head.authority, chunked=chunked)
+            parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n", lines]
+        for field in exchange.extra:
+            parts.append(b"%b: %b\r\n" % field)
         if head.version == 10 and b"host" not in head.found:
             parts.append(
                 b"Host: "
                 + (self.endpoint.address.encode() if self.endpoint.host else b"")
                 + b"\r\n"
             )
-        if head.upgrade is not None and head.length == 0:
+        if head.upgrade is not None and (head.length == 0 or head.version == 20):
             parts += (b"Connection: Upgrade\r\nUpgrade: ", head.upgrade, b"\r\n")
+            if head.version == 20 and head.get(b"sec-websocket-key") is None:
+                parts.append(b"Sec-WebSocket-Key: %b\r\n" % new_key(self.engine.random_bits))
         parts.append(b"\r\n")
         if chunked:
             if body:
                 parts.append(encode_chunk(body))
             if end:
-                parts.append(encode_last_chunk(exchange.trailers))
+                parts.append(encode_last_chunk(trailer_lines(exchange.trailers)))
         elif body:
             parts.append(body)
         assert self.transport is not None
@@ -158,13 +173,15 @@ class Http1Client(asyncio.Protocol):
         if self.is_open and self.transport is not None:
             self.transport.write(encode_chunk(data) if self.chunked else data)
 
-    def finish(self, trailers: bytes) -> None:
+    def finish(self, trailers: Fields | None) -> None:
         """End the request's body."""
         self.sent_all = True
         if not self.is_open or self.transport is None:
             return
         if self.chunked:
-            self.transport.write(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
+            self.transport.write(
+                encode_last_chunk(trailer_lines(trailers)) if trailers else LAST_CHUNK
+            )
         elif self.tunnel and self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -198,16 +215,17 @@ class Http1Client(asyncio.Protocol):
             self.close()
             return
         self.resume()
-        if not self.endpoint.waiting or not pool.give(self.cluster, self.endpoint, self):
-            self._rest()
+        self._rest()
+        waiting = self.endpoint.pools[self.kind]
+        if waiting.waiting:
+            pool.give(self.cluster, waiting)
 
     def close(self) -> None:
         """Close at once; nobody is told."""
         self.exchange = None
         if self.is_open:
             self.is_open = False
-            if self in self.endpoint.idle:
-                self.endpoint.idle.remove(self)
+            self._leave()
             assert self.transport is not None
             if self.paused or not self.sent_all:
                 self.transport.abort()  # what is buffered would go nowhere
@@ -240,7 +258,7 @@ class Http1Client(asyncio.Protocol):
             body.eof()
             self.exchange = self.body = None
             self.keep = False
-            exchange.response_end(b"")
+            exchange.response_end(None)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -248,8 +266,8 @@ class Http1Client(asyncio.Protocol):
         was_open = self.is_open
         self.is_open = False
         self.timer.stop()
-        if was_open and self in self.endpoint.idle:
-            self.endpoint.idle.remove(self)
+        if was_open:
+            self._leave()
         exchange, self.exchange = self.exchange, None
         pool.gone(self.engine, self.cluster, self.endpoint)
         if exchange is None:
@@ -259,7 +277,7 @@ class Http1Client(asyncio.Protocol):
             return
         detail = "" if exc is None else type(exc).__name__
         if isinstance(self.body, CloseReader) and exc is None:
-            exchange.response_end(b"")
+            exchange.response_end(None)
         elif self.received:
             exchange.upstream_lost(UpstreamError("upstream-body-cut", detail, sent=True))
         elif self.used > 1:
@@ -355,7 +373,7 @@ class Http1Client(asyncio.Protocol):
         if piece:
             exchange.response_data(piece)
         if self.exchange is exchange:
-            exchange.response_end(body.trailers)
+            exchange.response_end(Fields(body.trailers, {}) if body.trailers else None)
 
     def _broken(self, exchange: Exchange, detail: str) -> None:
         if self.exchange is exchange:
@@ -364,8 +382,15 @@ class Http1Client(asyncio.Protocol):
         self.close()
 
     def _rest(self) -> None:
-        self.endpoint.idle.append(self)
+        self.endpoint.pools[self.kind].idle.append(self)
         self.engine.wheel.arm(self.timer, self.engine.now() + self.cluster.idle_timeout)
+
+    def _leave(self) -> None:
+        idle = self.endpoint.pools[self.kind].idle
+        if idle and idle[-1] is self:
+            idle.pop()
+        elif self in idle:
+            idle.remove(self)
 
     def _idle_over(self, now: float) -> None:
         self.close()

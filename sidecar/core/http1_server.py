@@ -9,7 +9,7 @@ from sidecar.core.exchange import Exchange
 from sidecar.core.replies import Reply, reply_for
 from sidecar.core.timers import Timer
 from sidecar.errors import DownstreamError
-from sidecar.wire.fields import RequestHead, ResponseHead
+from sidecar.wire.fields import Fields, RequestHead, ResponseHead, reason_phrase
 from sidecar.wire.http1_body import (
     LAST_CHUNK,
     ChunkedReader,
@@ -17,6 +17,7 @@ from sidecar.wire.http1_body import (
     LengthReader,
     encode_chunk,
     encode_last_chunk,
+    trailer_lines,
 )
 
 if TYPE_CHECKING:
@@ -26,14 +27,6 @@ PIPELINE_LIMIT: Final = 65536  # octets read ahead of the request under way
 DISCARD_LIMIT: Final = 262144  # octets of an unwanted body read, so that the connection can go on
 LINGER: Final = 2.0  # seconds for the caller to read an answer before the connection is closed
 
-_REASONS: Final = {
-    400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found", 405: b"Method Not Allowed",
-    408: b"Request Timeout", 413: b"Content Too Large", 414: b"URI Too Long",
-    417: b"Expectation Failed", 429: b"Too Many Requests",
-    431: b"Request Header Fields Too Large", 499: b"Client Closed Request",
-    500: b"Internal Server Error", 501: b"Not Implemented", 502: b"Bad Gateway",
-    503: b"Service Unavailable", 504: b"Gateway Timeout", 505: b"HTTP Version Not Supported",
-}  # fmt: skip
 _OK: Final = b"HTTP/1.1 200 OK\r\n"
 
 HEAD, BODY, WAIT, DISCARD, LINGERING, CLOSED = range(6)
@@ -102,7 +95,7 @@ class Http1Server(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The caller will send no more; a request under way is still answered."""
         if self.tunnel and self.exchange is not None:
-            self.exchange.request_end(b"")
+            self.exchange.request_end(None)
             return True
         if self.state == BODY and self.exchange is not None:
             exchange, self.exchange = self.exchange, None
@@ -138,35 +131,37 @@ class Http1Server(asyncio.Protocol):
         if exchange is None or self.transport is None:
             return
         request = exchange.head
-        block = head.block
+        keep = self.keep = self.keep and not request.close and not self.listener.engine.draining
+        bodiless = request.method == b"HEAD" or head.status in (204, 304)
+        self.chunked = False
         if head.status == 101:
             self.tunnel = True
             self.state = BODY
             self.body = CloseReader()
             assert head.upgrade is not None
-            block += b"Connection: Upgrade\r\nUpgrade: " + head.upgrade + b"\r\n"
-        keep = self.keep = self.keep and not request.close and not self.listener.engine.draining
-        if head.chunked:
-            self.chunked = request.version == 11
-            if not self.chunked:
-                head.remove(b"transfer-encoding")
-                block = head.block
-                keep = self.keep = False
-        elif head.length is None and not self.tunnel:
-            # Its end is the endpoint's close: chunks keep our connection, and show a cut.
-            self.chunked = request.version == 11
-            if self.chunked:
-                block += b"Transfer-Encoding: chunked\r\n"
-            else:
-                keep = self.keep = False
+            upgrade = b"Connection: Upgrade\r\nUpgrade: " + head.upgrade + b"\r\n"
+            block = head.as_lines() + upgrade
+        elif head.pairs is not None:
+            block = self._lines(head, request, end=end, bodiless=bodiless)
+            keep = self.keep
         else:
-            self.chunked = False
+            block = head.block
+            if head.chunked or head.length is None:
+                # Without chunks its end is the endpoint's close: chunks keep our connection, and
+                # show a cut.
+                self.chunked = request.version == 11
+                if not self.chunked:
+                    head.remove(b"transfer-encoding")
+                    block = head.block
+                    keep = self.keep = False
+                elif not head.chunked:
+                    block += b"Transfer-Encoding: chunked\r\n"
         line = (
             _OK
             if head.status == 200 and head.reason == b"OK"
             else b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)
         )
-        if request.method == b"HEAD" or head.status in (204, 304):
+        if bodiless:
             self.chunked = False
         if self.tunnel:
             tail = b"\r\n"
@@ -187,21 +182,23 @@ class Http1Server(asyncio.Protocol):
         if self.transport is not None:
             if head.status == 100 and self.exchange is not None:
                 self.exchange.head.expect = False  # the body may come now
-            self.transport.write(
-                b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, head.block)
-            )
+            reason = head.reason or reason_phrase(head.status)
+            line = b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, reason, head.as_lines())
+            self.transport.write(line)
 
     def write(self, data: bytes) -> None:
         """Send more of the body."""
         if self.transport is not None:
             self.transport.write(encode_chunk(data) if self.chunked else data)
 
-    def finish(self, trailers: bytes) -> None:
+    def finish(self, trailers: Fields | None) -> None:
         """End the body."""
         if self.transport is None:
             return
         if self.chunked:
-            self.transport.write(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
+            self.transport.write(
+                encode_last_chunk(trailer_lines(trailers)) if trailers else LAST_CHUNK
+            )
         elif self.tunnel:
             self.keep = False
 
@@ -283,6 +280,20 @@ class Http1Server(asyncio.Protocol):
 
     # Inside:
 
+    def _lines(
+        self, head: ResponseHead, request: RequestHead, *, end: bool, bodiless: bool
+    ) -> bytes:
+        """Return the field lines of a response that came over HTTP/2, framed for HTTP/1."""
+        head.reason = reason_phrase(head.status)
+        if head.length is None and not bodiless:
+            if end:
+                head.add(b"content-length", b"0")
+            elif request.version == 11:
+                self.chunked = True
+            else:
+                self.keep = False
+        return head.as_lines(chunked=self.chunked)
+
     def _read(self, data: bytes) -> None:
         state = self.state
         if state == HEAD:
@@ -357,7 +368,7 @@ class Http1Server(asyncio.Protocol):
         self.state = WAIT
         self.body = None
         self.buffer = body.rest
-        self.exchange.request_end(body.trailers)
+        self.exchange.request_end(Fields(body.trailers, {}) if body.trailers else None)
 
     def _next(self) -> None:
         """Go on to the next request; it may be in the buffer already."""
@@ -450,7 +461,7 @@ def _own(
         b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b%b\r\n%b"
         % (
             reply.status,
-            _REASONS.get(reply.status, b"Error"),
+            reason_phrase(reply.status),
             len(text),
             fields,
             connection,
@@ -464,6 +475,3 @@ def own_reply(code: str) -> bytes:
     reply = reply_for(code)
     text = f"sidecar: {reply.sentence} (code {code}, flag {reply.flag})\n".encode()
     return _own(reply, text, b"", keep=False, version=11, bodiless=False)
-
-
-__all__ = ["Http1Server", "RequestHead", "own_reply"]

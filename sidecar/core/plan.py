@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from sidecar.core.api import Balancer, Draw, HttpFilter, NetworkFilter, Sink
-from sidecar.core.book import ClusterState, Endpoint
+from sidecar.core.book import HTTP1, HTTP2, ClusterState, Endpoint
 from sidecar.wire.fields import RequestHead
 from sidecar.wire.http1_head import HeadReader
+from sidecar.wire.http2 import Link
+from sidecar.wire.http2_fields import FieldReader
 
 if TYPE_CHECKING:
     from sidecar.core.pool import Waiter
@@ -24,7 +26,13 @@ Condition = Callable[[RequestHead], bool]
 
 Dial = Callable[["ClusterPlan", Endpoint, "Dialled", "Caller | None"], None]
 
-Begin = Callable[["Engine", "ClusterPlan", Endpoint, "Waiter | None"], None]
+Begin = Callable[["Engine", "ClusterPlan", Endpoint, int, "Waiter | None"], None]
+
+PROTOCOL_HTTP1, PROTOCOL_HTTP2, PROTOCOL_AUTO, PROTOCOL_SAME = range(4)
+# AUTO: as ALPN has it.  SAME: what the caller speaks.
+
+Codec = Callable[..., Link]
+"""Makes one end of an HTTP/2 connection: `Link`, or what has the same interface."""
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 
@@ -32,11 +40,39 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b
 class Dialled(Protocol):
     """What a dialler connects: an asyncio protocol that can also be told of failure."""
 
+    @property
+    def alpn(self) -> str:
+        """What to offer under TLS: `http1`, `http2`, `auto`, or nothing."""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is there."""
 
     def dial_failed(self, error: UpstreamError) -> None:
         """It is not, and will not be."""
+
+
+@final
+class Http2Plan:
+    """How HTTP/2 is spoken on one side; `codec` makes the sans-IO end of a connection."""
+
+    __slots__ = ("codec", "huffman", "keepalive", "keepalive_timeout", "max_streams", "window")
+
+    def __init__(
+        self,
+        codec: Codec = Link,
+        *,
+        max_streams: int = 100,
+        window: int = 262144,
+        keepalive: float = 0.0,
+        keepalive_timeout: float = 10.0,
+        huffman: bool = False,
+    ) -> None:
+        self.codec: Final = codec
+        self.max_streams: Final = max_streams
+        self.window: Final = window  # octets a stream's sender may be ahead of its reader
+        self.keepalive: Final = keepalive  # seconds of silence before a PING; 0: none
+        self.keepalive_timeout: Final = keepalive_timeout
+        self.huffman: Final = huffman
 
 
 @final
@@ -53,6 +89,8 @@ class ClusterPlan:
         "connect_timeout",
         "dial",
         "endpoints",
+        "fields",
+        "http2",
         "identities",
         "idle_timeout",
         "max_connections",
@@ -61,6 +99,7 @@ class ClusterPlan:
         "max_requests_per_connection",
         "max_retries",
         "name",
+        "protocol",
         "proxy_protocol",
         "reader",
         "retry_budget",
@@ -87,6 +126,9 @@ class ClusterPlan:
         self.balancer: Final = balancer
         self.dial: Final = dial
         self.reader: Final = reader
+        self.fields: Final = FieldReader()
+        self.http2 = Http2Plan()
+        self.protocol = PROTOCOL_HTTP1
         self.service = name
         self.connect_timeout = 5.0
         self.idle_timeout = 60.0
@@ -100,6 +142,16 @@ class ClusterPlan:
         self.tls: object | None = None  # an identity.tls.ClientTls, opaque here
         self.server_name = ""
         self.identities: frozenset[str] | None = None
+
+    def kind(self, head: RequestHead) -> int:
+        """Return which pool of an endpoint the request `head` is for."""
+        protocol = self.protocol
+        if protocol == PROTOCOL_SAME:
+            return HTTP2 if head.version == 20 else HTTP1
+        if protocol == PROTOCOL_AUTO:
+            # Not every HTTP/2 peer takes an upgrade (RFC 8441); every HTTP/1.1 peer may.
+            return HTTP2 if head.upgrade is None else HTTP1
+        return protocol
 
 
 @final
@@ -256,7 +308,9 @@ class ListenerPlan:
         "accept_proxy_protocol",
         "allow",
         "detect_timeout",
+        "fields",
         "handshake_timeout",
+        "http2",
         "idle_timeout",
         "max_connections",
         "mtls",
@@ -281,6 +335,8 @@ class ListenerPlan:
         self.protocol: Final = protocol  # auto, http or tcp
         self.routes: Final = routes
         self.reader: Final = reader
+        self.fields: Final = FieldReader(reader.names)
+        self.http2 = Http2Plan()
         self.network_filters: tuple[NetworkFilter, ...] = ()
         self.sni_routed = False
         self.accept_proxy_protocol = False

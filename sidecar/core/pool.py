@@ -1,16 +1,38 @@
-"""Which connection a request gets: an idle one, a new one, or a place in the queue."""
+"""Which connection a request gets: one that has room, a new one, or a place in the queue."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from sidecar.core.book import Endpoint
 from sidecar.errors import OverloadError, UpstreamError
 
 if TYPE_CHECKING:
-    from sidecar.core.http1_client import Http1Client
+    from sidecar.core.book import Endpoint, Pool
+    from sidecar.core.exchange import Upstream
     from sidecar.core.plan import ClusterPlan
     from sidecar.core.types import Caller, Engine
+
+
+class Lender(Protocol):
+    """A connection that is in a pool while it has room for a request."""
+
+    @property
+    def is_open(self) -> bool:
+        """It can still carry a request."""
+
+    @property
+    def generation(self) -> int:
+        """The cluster's generation that it was made in."""
+
+    @property
+    def is_unused(self) -> bool:
+        """It carries no request."""
+
+    def lease(self) -> Upstream:
+        """Return what carries one request; leave the pool when there is no more room."""
+
+    def retire(self) -> None:
+        """Leave the pool, and close when what is under way is finished."""
 
 
 class Waiter(Protocol):
@@ -23,7 +45,7 @@ class Waiter(Protocol):
     def caller(self) -> Caller:
         """The downstream end, for a PROXY protocol header."""
 
-    def upstream_ready(self, client: Http1Client) -> None:
+    def upstream_ready(self, client: Upstream) -> None:
         """Take `client` and use it."""
 
     def upstream_failed(self, error: UpstreamError) -> None:
@@ -31,46 +53,59 @@ class Waiter(Protocol):
 
 
 def take(
-    engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, waiter: Waiter, *, fresh: bool = False
-) -> Http1Client | None:
-    """Return an idle connection to `endpoint`, or None: then `waiter` is called later.
+    engine: Engine,
+    cluster: ClusterPlan,
+    endpoint: Endpoint,
+    kind: int,
+    waiter: Waiter,
+    *,
+    fresh: bool = False,
+) -> Upstream | None:
+    """Return what carries a request to `endpoint`, or None: then `waiter` is called later.
 
-    `fresh` asks for a connection that was never used (the last reused one turned out dead).
+    `kind` is which of the endpoint's pools.  `fresh` asks for a connection that was never used (the
+    last reused one turned out dead).
 
     Raises:
-        OverloadError: `pending-overflow`, nothing idle and the queue is full.
+        OverloadError: `pending-overflow`, nothing has room and the queue is full.
     """
     state = cluster.state
     if cluster.proxy_protocol != "off":
-        _dial_for(engine, cluster, endpoint, waiter)
+        _dial_for(engine, cluster, endpoint, kind, waiter)
         return None
+    pool = endpoint.pools[kind]
     if not fresh:
-        idle = endpoint.idle
+        idle = pool.idle
         while idle:
-            client = idle.pop()
-            if client.generation == state.generation and client.is_open:
-                return client
-            client.close()
+            lender = idle[-1]
+            if lender.generation == state.generation and lender.is_open:
+                return lender.lease()
+            lender.retire()
     if state.pending >= cluster.max_pending:
         raise OverloadError("pending-overflow", f"{state.pending} requests of {cluster.name} wait")
     state.pending += 1
     waiter.waiting = True
-    endpoint.waiting.append(waiter)
+    pool.waiting.append(waiter)
+    if pool.dialling * pool.streams >= len(pool.waiting) and not fresh:
+        return None  # those on their way have room for all
     if state.connections >= cluster.max_connections:
         _evict(cluster)
     if state.connections < cluster.max_connections:
-        dial(engine, cluster, endpoint)
+        dial(engine, cluster, endpoint, kind)
     return None
 
 
-def dial(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint) -> None:
+def dial(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, kind: int) -> None:
     """Begin a connection for whoever waits first."""
     cluster.state.connections += 1
     endpoint.connections += 1
-    cluster.begin(engine, cluster, endpoint, None)
+    endpoint.pools[kind].dialling += 1
+    cluster.begin(engine, cluster, endpoint, kind, None)
 
 
-def _dial_for(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, waiter: Waiter) -> None:
+def _dial_for(
+    engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, kind: int, waiter: Waiter
+) -> None:
     """Begin a connection that names this waiter's caller, and so is nobody else's."""
     state = cluster.state
     if state.connections >= cluster.max_connections:
@@ -78,50 +113,100 @@ def _dial_for(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, waiter: 
     state.connections += 1
     endpoint.connections += 1
     waiter.waiting = True
-    cluster.begin(engine, cluster, endpoint, waiter)
+    cluster.begin(engine, cluster, endpoint, kind, waiter)
 
 
-def give(cluster: ClusterPlan, endpoint: Endpoint, client: Http1Client) -> bool:
-    """Hand a usable connection to the next waiter; False: nobody waits."""
-    waiting = endpoint.waiting
-    while waiting:
+def dialled(
+    engine: Engine,
+    cluster: ClusterPlan,
+    endpoint: Endpoint,
+    kind: int,
+    lender: Lender,
+    owner: Waiter | None,
+) -> None:
+    """A connection is there: it goes to its owner, or to those who wait."""
+    if owner is not None:
+        if owner.waiting:
+            owner.waiting = False
+            owner.upstream_ready(lender.lease())
+        else:
+            lender.retire()
+        return
+    pool = endpoint.pools[kind]
+    pool.dialling -= 1
+    give(cluster, pool)
+    if pool.dialling * pool.streams < len(pool.waiting):
+        # It carries fewer than was expected of it.
+        _serve(engine, cluster)
+
+
+def dial_failed(
+    engine: Engine,
+    cluster: ClusterPlan,
+    endpoint: Endpoint,
+    kind: int,
+    error: UpstreamError,
+    owner: Waiter | None,
+) -> None:
+    """A connection did not come about: who hears of it is its owner, or all that hoped for it."""
+    if owner is not None:
+        gone(engine, cluster, endpoint)
+        if owner.waiting:
+            owner.waiting = False
+            owner.upstream_failed(error)
+        return
+    pool = endpoint.pools[kind]
+    pool.dialling -= 1
+    state = cluster.state
+    hoped = min(len(pool.waiting) - pool.dialling * pool.streams, pool.streams)
+    failed = []
+    for _ in range(hoped):
+        waiter = pool.waiting.popleft()
+        state.pending -= 1
+        if waiter.waiting:
+            waiter.waiting = False
+            failed.append(waiter)
+    gone(engine, cluster, endpoint)
+    for waiter in failed:
+        waiter.upstream_failed(error)
+
+
+def give(cluster: ClusterPlan, pool: Pool) -> None:
+    """Let those who wait use the connections that have room."""
+    waiting, idle = pool.waiting, pool.idle
+    while waiting and idle:
         waiter = waiting.popleft()
         cluster.state.pending -= 1
         if waiter.waiting:
             waiter.waiting = False
-            waiter.upstream_ready(client)
-            return True
-    return False
-
-
-def fail(cluster: ClusterPlan, endpoint: Endpoint, error: UpstreamError) -> None:
-    """Tell the one who waits longest that its connection failed."""
-    waiting = endpoint.waiting
-    while waiting:
-        waiter = waiting.popleft()
-        cluster.state.pending -= 1
-        if waiter.waiting:
-            waiter.waiting = False
-            waiter.upstream_failed(error)
-            return
+            waiter.upstream_ready(idle[-1].lease())
 
 
 def gone(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint) -> None:
-    """A connection has ended: its place goes to an endpoint of the cluster that has waiters."""
-    state = cluster.state
-    state.connections -= 1
+    """A connection has ended: its place goes to whoever of the cluster waits."""
+    cluster.state.connections -= 1
     endpoint.connections -= 1
-    if not state.pending or state.connections >= cluster.max_connections:
-        return
-    for other in (endpoint, *state.endpoints.values()):
-        if any(w.waiting for w in other.waiting) and other.connections < len(other.waiting):
-            dial(engine, cluster, other)
-            return
+    if cluster.state.pending:
+        _serve(engine, cluster)
+
+
+def _serve(engine: Engine, cluster: ClusterPlan) -> None:
+    """Dial for those who wait and for whom no connection is on its way."""
+    state = cluster.state
+    for endpoint in state.endpoints.values():
+        for kind, pool in enumerate(endpoint.pools):
+            if state.connections >= cluster.max_connections:
+                return
+            live = sum(waiter.waiting for waiter in pool.waiting)
+            if live > pool.dialling * pool.streams:
+                dial(engine, cluster, endpoint, kind)
 
 
 def _evict(cluster: ClusterPlan) -> None:
-    """Close one idle connection of another endpoint, so that a waiter gets its place."""
+    """Close one connection that nobody uses, so that a waiter gets its place."""
     for endpoint in cluster.state.endpoints.values():
-        if endpoint.idle:
-            endpoint.idle[0].close()
-            return
+        for pool in endpoint.pools:
+            for lender in pool.idle:
+                if lender.is_unused:
+                    lender.retire()
+                    return

@@ -246,6 +246,11 @@ class UpstreamHalf(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.eof = False
 
+    @property
+    def alpn(self) -> str:
+        """What is offered under TLS: nothing, the octets are opaque."""
+        return ""
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The endpoint is there."""
         transport = cast("asyncio.Transport", transport)  # uvloop does not inherit it

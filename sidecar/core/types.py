@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Engine:
     """The engine's surroundings, one per worker: clock, chance, timers, sinks.
 
-    `now` is monotonic seconds, `wall` seconds of the epoch; `bug` is told of an exception that no
-    part expected.
+    `now` is monotonic seconds, `wall` seconds of the epoch; `later` calls back at the end of this turn
+    of the loop; `bug` is told of an exception that no part expected.
     """
 
     __slots__ = (
@@ -26,6 +26,7 @@ class Engine:
         "draining",
         "draw",
         "identity",
+        "later",
         "now",
         "random_bits",
         "sampling",
@@ -43,6 +44,7 @@ class Engine:
         draw: Draw = random.random,
         random_bits: Callable[[int], int] = random.getrandbits,
         bug: Callable[[str, BaseException], None] = lambda where, error: None,
+        later: Callable[[Callable[[], None]], object] = lambda call: call(),
     ) -> None:
         self.now: Final = now
         self.wall: Final = wall
@@ -50,6 +52,7 @@ class Engine:
         self.draw: Final = draw
         self.random_bits: Final = random_bits
         self.bug: Final = bug
+        self.later: Final = later
         self.sinks: tuple[Sink, ...] = ()
         self.identity = ""
         self.sampling = 0.01

@@ -2,11 +2,20 @@
 
 import os
 import ssl
+from collections.abc import Callable
 from typing import Final, final
 
 from sidecar.errors import IdentityError
+from sidecar.wire.http2_frames import ALPN_SIDECAR
 
-ALPN_HTTP: Final = ("http/1.1",)
+ALPN: Final = {
+    # By what the protocol above can speak.  ALPN_SIDECAR is HTTP/2 between two of us: it says that
+    # the other end understands what we add for it (docs/decisions).
+    "http1": ("http/1.1",),
+    "http2": (ALPN_SIDECAR, "h2"),
+    "auto": (ALPN_SIDECAR, "h2", "http/1.1"),
+    "": (),
+}
 
 
 @final
@@ -21,13 +30,12 @@ class ServerTls:
 
 @final
 class ClientTls:
-    """How endpoints are met; `opaque` is for tcp sessions, which offer no ALPN."""
+    """How endpoints are met: one context for each of the protocol lists in `ALPN`."""
 
-    __slots__ = ("http", "mutual", "opaque")
+    __slots__ = ("contexts", "mutual")
 
-    def __init__(self, http: ssl.SSLContext, opaque: ssl.SSLContext, *, mutual: bool) -> None:
-        self.http: Final = http
-        self.opaque: Final = opaque
+    def __init__(self, contexts: dict[str, ssl.SSLContext], *, mutual: bool) -> None:
+        self.contexts: Final = contexts
         self.mutual: Final = mutual  # the peer's SPIFFE ID counts, not its host name
 
 
@@ -40,7 +48,7 @@ def server_tls(certificate: bytes, key: bytes, roots: bytes) -> ServerTls:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _prepare(context, certificate, key, roots)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(list(ALPN_HTTP))
+    context.set_alpn_protocols(list(ALPN["auto"]))
     return ServerTls(context)
 
 
@@ -50,14 +58,14 @@ def mutual_tls(certificate: bytes, key: bytes, roots: bytes) -> ClientTls:
     Raises:
         IdentityError: `bad-key-material`.
     """
-    contexts = []
-    for _ in range(2):
+
+    def make() -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False  # workloads are known by SPIFFE ID, not by name
         _prepare(context, certificate, key, roots)
-        contexts.append(context)
-    contexts[0].set_alpn_protocols(list(ALPN_HTTP))
-    return ClientTls(contexts[0], contexts[1], mutual=True)
+        return context
+
+    return ClientTls(_each(make), mutual=True)
 
 
 def simple_tls(roots: str) -> ClientTls:
@@ -66,16 +74,26 @@ def simple_tls(roots: str) -> ClientTls:
     Raises:
         IdentityError: `bad-key-material`.
     """
-    contexts = []
-    for _ in range(2):
+
+    def make() -> ssl.SSLContext:
         try:
             context = ssl.create_default_context(cafile=roots or None)
         except (OSError, ssl.SSLError) as error:
             raise IdentityError("bad-key-material", f"roots {roots!r}: {error}") from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        contexts.append(context)
-    contexts[0].set_alpn_protocols(list(ALPN_HTTP))
-    return ClientTls(contexts[0], contexts[1], mutual=False)
+        return context
+
+    return ClientTls(_each(make), mutual=False)
+
+
+def _each(make: Callable[[], ssl.SSLContext]) -> dict[str, ssl.SSLContext]:
+    """Return a context for each list of protocols: a context can offer only one."""
+    contexts = {}
+    for kind, protocols in ALPN.items():
+        context = contexts[kind] = make()
+        if protocols:
+            context.set_alpn_protocols(list(protocols))
+    return contexts
 
 
 def _prepare(context: ssl.SSLContext, certificate: bytes, key: bytes, roots: bytes) -> None:

@@ -6,6 +6,7 @@ from msgspec import Meta
 
 from sidecar.model.base import Address, Count, Duration, Model
 from sidecar.model.endpoint import Endpoint
+from sidecar.model.http2 import Http2
 
 
 class ClusterTls(Model, frozen=True, kw_only=True):
@@ -63,6 +64,13 @@ class Cluster(Model, frozen=True, kw_only=True):
 
     service: str = ""
     """`destination_service` in metrics. Empty: the cluster's name."""
+
+    protocol: Literal["auto", "http1", "http2", "same-as-downstream"] = "auto"
+    """What is spoken with the endpoints. `auto`: what ALPN chooses under TLS, HTTP/1.1 in plaintext. `http2` in
+    plaintext: by prior knowledge, as gRPC servers expect. `same-as-downstream`: what the caller speaks."""
+
+    http2: Http2 = Http2()
+    """How HTTP/2 is spoken with the endpoints."""
 
     balancer: str = "least_request"
     """Who picks the endpoint: `least_request` (the less busy of two drawn), `round_robin` or `random`."""

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from sidecar.model.base import Address, Count, Duration, Model, Size
+from sidecar.model.http2 import Http2
 from sidecar.model.route import Route
 
 HttpProtocol = Literal["auto", "http", "tcp"]
@@ -50,6 +51,9 @@ class Listener(Model, frozen=True, kw_only=True):
 
     max_fields: Count = 100
     """Fields of a request or response head; more are refused (431, 502)."""
+
+    http2: Http2 = Http2()
+    """How HTTP/2 is spoken with callers. It is recognised by ALPN or by its first bytes."""
 
 
 class InboundListener(Listener, frozen=True, kw_only=True):

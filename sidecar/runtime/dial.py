@@ -5,7 +5,6 @@ import socket
 from typing import Final, cast, final
 
 from sidecar.core.book import Endpoint
-from sidecar.core.http1_client import Http1Client
 from sidecar.core.plan import ClusterPlan, Dialled
 from sidecar.core.types import Caller
 from sidecar.errors import IdentityError, UpstreamError
@@ -108,9 +107,8 @@ class _First(asyncio.Protocol):
             self._give(transport, self.protocol)
             return
         assert isinstance(tls, ClientTls)
-        http = isinstance(self.protocol, Http1Client)
         layer = Tls(
-            tls.http if http else tls.opaque,
+            tls.contexts[self.protocol.alpn],
             server_side=False,
             server_name=self.cluster.server_name or self.endpoint.host or None,
             on_ready=self._verified,

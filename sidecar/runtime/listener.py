@@ -4,6 +4,7 @@ import asyncio
 from typing import Final, cast, final
 
 from sidecar.core.http1_server import Http1Server, own_reply
+from sidecar.core.http2_server import Http2Server
 from sidecar.core.tcp import Session
 from sidecar.core.timers import Timer
 from sidecar.core.types import Caller, ListenerState
@@ -73,6 +74,9 @@ class Front(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The caller has said all before we knew what it is: opaque octets, if any."""
+        if self._state == DETECT and self._listener.plan.protocol == "http" and self._buffer:
+            self._serve_http(is_http2=False)
+            return False
         if self._state == DETECT and self._listener.plan.protocol == "auto":
             transport = self._transport
             assert transport is not None
@@ -165,22 +169,25 @@ class Front(asyncio.Protocol):
         plan = self._listener.plan
         self._state = DETECT
         protocol = plan.protocol
-        if protocol == "auto" and self._caller.secure:
-            assert isinstance(self._transport, Tls)
-            if self._transport.ssl.selected_alpn_protocol() == "http/1.1":
-                protocol = "http"
-        if protocol == "http":
-            self._serve_http()
-        elif protocol == "tcp" and not plan.sni_routed:
+        if protocol != "tcp" and self._caller.secure:
+            assert self._transport is not None
+            alpn = self._transport.get_extra_info("alpn")
+            if alpn is not None:
+                self._serve_http(is_http2=alpn != "http/1.1")
+                return
+        if protocol == "tcp" and not plan.sni_routed:
             self._serve_tcp("")
         elif not self._buffer:
-            self._arm(plan.detect_timeout)
+            self._arm(plan.idle_timeout if protocol == "http" else plan.detect_timeout)
         elif plan.sni_routed:
             self._detect_name()
         else:
             kind = sniff.sniff(self._buffer)
-            if kind == sniff.HTTP1:
-                self._serve_http()
+            if kind in (sniff.HTTP1, sniff.HTTP2):
+                self._serve_http(is_http2=kind == sniff.HTTP2)
+            elif protocol == "http":
+                if kind != sniff.NEED_MORE or not sniff.may_be_http2(self._buffer):
+                    self._serve_http(is_http2=False)
             elif kind != sniff.NEED_MORE:
                 self._serve_tcp("")
 
@@ -194,8 +201,9 @@ class Front(asyncio.Protocol):
         elif kind != sniff.NEED_MORE or len(self._buffer) >= 6:
             self._serve_tcp("")
 
-    def _serve_http(self) -> None:
-        self._serve(Http1Server(self._listener, self._caller))
+    def _serve_http(self, *, is_http2: bool) -> None:
+        make = Http2Server if is_http2 else Http1Server
+        self._serve(make(self._listener, self._caller))
 
     def _serve_tcp(self, server_name: str) -> None:
         self._serve(Session(self._listener, self._caller, server_name))
@@ -236,14 +244,18 @@ class Front(asyncio.Protocol):
     def _due(self, now: float) -> None:
         """The caller has been silent for too long, or merely waits for us to speak first."""
         plan = self._listener.plan
-        if self._state == DETECT:
+        if self._state == SECURE and plan.mtls == "permissive" and plan.protocol == "http":
+            self._detect()
+        elif plan.protocol != "http" and (
+            self._state == DETECT or (self._state == SECURE and plan.mtls == "permissive")
+        ):
             self._serve_tcp("")
-        elif self._state == SECURE and plan.mtls == "permissive":
-            self._state = DETECT
-            if plan.protocol == "http":
-                self._serve_http()
+        elif self._state == DETECT:
+            if self._buffer:
+                self._serve_http(is_http2=False)
             else:
-                self._serve_tcp("")
+                self._gone()
+                self.abort()
         elif self._state != SERVED:
             self._tell("handshake-timeout")
             self._gone()

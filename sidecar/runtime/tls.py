@@ -177,7 +177,9 @@ class Tls(asyncio.Transport, asyncio.Protocol):
         return 0 if self._raw is None else self._raw.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Return what the transport below knows."""
+        """Return what the transport below knows, and `alpn`, the protocol agreed on."""
+        if name == "alpn":
+            return self.ssl.selected_alpn_protocol()
         return default if self._raw is None else self._raw.get_extra_info(name, default)
 
     def get_protocol(self) -> asyncio.BaseProtocol:

@@ -6,6 +6,7 @@ it leaves by the other protocol.  Whoever edits a head need not know which it is
 """
 
 import re
+from http import HTTPStatus
 from typing import Final, final
 
 from sidecar.errors import DownstreamError
@@ -54,6 +55,10 @@ HOP_BY_HOP: Final = frozenset(
 
 MAX_LENGTH_DIGITS: Final = 18  # 10**18 octets; more digits would not fit 64 bits in many peers
 
+SPELLING: Final = b"x-sidecar-spelling"
+"""Between two sidecars over HTTP/2: the names of an HTTP/1 head as they came, in order, with commas."""
+
+_NOT_SENT: Final = HOP_BY_HOP | {SPELLING}
 _DIGITS: Final = b"0123456789"
 _SPLIT: Final = re.compile(rb"([^:\r]++):[ \t]*+([^\r]*+)\r\n")
 _ALWAYS_FOUND: Final = frozenset(REQUEST_NAMES) & frozenset(RESPONSE_NAMES)
@@ -61,7 +66,12 @@ _PATTERNS: Final = 1000  # kept at most: `Connection` lets callers choose names
 
 _finders: dict[bytes, re.Pattern[bytes]] = {}
 _lines: dict[bytes, re.Pattern[bytes]] = {}
+_REASONS: Final = {int(s): s.phrase.encode() for s in HTTPStatus} | {
+    413: b"Content Too Large",  # RFC 9110 has renamed it
+    499: b"Client Closed Request",
+}
 _lower: dict[bytes, bytes] = {}
+_spellings: dict[bytes, tuple[tuple[bytes, bytes], ...]] = {}
 
 
 class Fields:
@@ -69,10 +79,10 @@ class Fields:
 
     `block` holds whole HTTP/1 lines, each with its CRLF, as they came; `pairs` is None then.
     `found` maps lower-case names to values without surrounding white space; a repeated field is
-    joined with `, `.
+    joined with `, `.  `spelling` is how the names of `pairs` were written before they crossed HTTP/2.
     """
 
-    __slots__ = ("block", "found", "pairs")
+    __slots__ = ("block", "found", "pairs", "spelling")
 
     def __init__(
         self, block: bytes, found: dict[bytes, bytes], pairs: list[Field] | None = None
@@ -80,6 +90,7 @@ class Fields:
         self.block = block
         self.found = found
         self.pairs = pairs
+        self.spelling = b""
 
     def get(self, name: bytes) -> bytes | None:
         """Return the value of field `name` (lower case), whether or not it was looked for."""
@@ -117,11 +128,21 @@ class Fields:
             self.remove(name)
         self.add(name, value)
 
-    def as_lines(self) -> bytes:
-        """Return the fields as HTTP/1 lines; `cookie` in one line (RFC 9113 §8.2.3)."""
+    def as_lines(self, *, host: bytes = b"", chunked: bool = False) -> bytes:
+        """Return the fields as HTTP/1 lines, spelled as they were if that is known.
+
+        Fields that came over HTTP/2 get a `host` line and chunked coding as asked for, and one line
+        of `cookie` (RFC 9113 §8.2.3).
+        """
         pairs = self.pairs
         if pairs is None:
             return self.block
+        if self.spelling:
+            pairs = _respelled(pairs, self.spelling, host, chunked=chunked)
+        else:
+            pairs = [(b"Host", host), *pairs] if host else list(pairs)
+            if chunked:
+                pairs.append((b"Transfer-Encoding", b"chunked"))
         crumbs = [v for n, v in pairs if n == b"cookie"]
         if len(crumbs) > 1:
             pairs = [pair for pair in pairs if pair[0] != b"cookie"]
@@ -138,17 +159,17 @@ class Fields:
             small = lower.get(name)
             if small is None:
                 small = _lowered(name)
-            if small in HOP_BY_HOP and not (small == b"te" and value == b"trailers"):
+            if small in _NOT_SENT and not (small == b"te" and value == b"trailers"):
                 continue
             if value[-1:] in (b" ", b"\t"):
                 value = value.rstrip(b" \t")
             found.append((small, value))
         return found
 
-    def spelling(self) -> bytes:
-        """Return the names as they came, in order, joined with commas; empty for HTTP/2 fields."""
+    def spelled(self) -> bytes:
+        """Return the names as they came by HTTP/1, in order, joined with commas; else nothing."""
         if self.pairs is not None:
-            return b""
+            return self.spelling
         return b",".join([n for n, _ in _SPLIT.findall(self.block)])
 
 
@@ -183,6 +204,7 @@ class RequestHead(Fields):
         self.block = block
         self.found = found
         self.pairs = pairs
+        self.spelling = b""
         self.authority = b""
         self.length: int | None = 0  # None: unknown until the end (chunked, HTTP/2)
         self.chunked = False
@@ -217,6 +239,7 @@ class ResponseHead(Fields):
         self.block = block
         self.found = found
         self.pairs = pairs
+        self.spelling = b""
         self.length: int | None = None  # None with chunked False: until it ends
         self.chunked = False
         self.close = False
@@ -234,6 +257,11 @@ def parse_length(text: bytes) -> int:
     if not 0 < len(text) <= MAX_LENGTH_DIGITS or text.strip(_DIGITS):
         raise DownstreamError("bad-content-length", f"expected digits, got {text[:32]!r}")
     return int(text)
+
+
+def reason_phrase(status: int) -> bytes:
+    """Return the usual reason phrase, empty for a status that has none."""
+    return _REASONS.get(status, b"")
 
 
 def line_of(name: bytes) -> re.Pattern[bytes]:
@@ -263,3 +291,40 @@ def _lowered(name: bytes) -> bytes:
     if len(name) <= 64:  # so that no peer fills the memory with names
         _lower[name] = small
     return small
+
+
+def _respelled(pairs: list[Field], spelling: bytes, host: bytes, *, chunked: bool) -> list[Field]:
+    """Return `pairs` under the names that `spelling` lists, as far as both agree.
+
+    What was removed on the way is passed over, what was added keeps its name; Host and the transfer
+    coding, which HTTP/2 does not carry, come back where they stood.
+    """
+    names = _spellings.get(spelling)
+    if names is None:
+        if len(_spellings) >= _PATTERNS:
+            _spellings.clear()
+        names = tuple((name.lower(), name) for name in spelling.split(b","))
+        if len(spelling) <= 2048:
+            _spellings[spelling] = names
+    ours = {b"host": host, b"transfer-encoding": b"chunked" if chunked else b""}
+    found: list[Field] = []
+    at = 0
+    for name, value in pairs:
+        spelled = name
+        for index in range(at, len(names)):
+            if names[index][0] == name:
+                for lower, as_it_was in names[at:index]:
+                    if ours.get(lower):
+                        found.append((as_it_was, ours.pop(lower)))
+                spelled = names[index][1]
+                at = index + 1
+                break
+        found.append((spelled, value))
+    for lower, as_it_was in names[at:]:
+        if ours.get(lower):
+            found.append((as_it_was, ours.pop(lower)))
+    if ours.get(b"host"):
+        found.insert(0, (b"Host", host))
+    if ours.get(b"transfer-encoding"):
+        found.append((b"Transfer-Encoding", b"chunked"))
+    return found

@@ -9,6 +9,7 @@ import re
 from typing import Final, final
 
 from sidecar.errors import DownstreamError
+from sidecar.wire.fields import Fields
 
 MAX_CHUNK_DIGITS: Final = 16  # 64 bits
 MAX_CHUNK_LINE: Final = 256  # octets of a chunk-size line; extensions are never needed
@@ -257,11 +258,25 @@ class ChunkedReader:
             raise DownstreamError("bad-trailer", f"malformed trailer {line[:40]!r}")
         # To some peers `_` and `-` are the same (hazards of CGI's variables).
         name = match[1].lower().replace(b"_", b"-")
-        if name in FORBIDDEN_TRAILERS or name.startswith(FORBIDDEN_TRAILER_PREFIXES):
+        if not may_be_trailer(name):
             raise DownstreamError("bad-trailer", f"{name[:40]!r} may not be a trailer")
         self._fields += 1
         if self._fields > MAX_TRAILER_FIELDS:
             raise DownstreamError("trailers-too-large", f"more than {MAX_TRAILER_FIELDS} fields")
+
+
+def may_be_trailer(name: bytes) -> bool:
+    """Say whether `name`, in lower case with hyphens, may follow a body."""
+    return name not in FORBIDDEN_TRAILERS and not name.startswith(FORBIDDEN_TRAILER_PREFIXES)
+
+
+def trailer_lines(trailers: Fields | None) -> bytes:
+    """Return trailers as lines behind a last chunk, without those that HTTP/1 peers might merge."""
+    if trailers is None:
+        return b""
+    if trailers.pairs is not None:
+        trailers.pairs = [p for p in trailers.pairs if may_be_trailer(p[0].replace(b"_", b"-"))]
+    return trailers.as_lines()
 
 
 def parse_chunk_size(line: bytes) -> int:

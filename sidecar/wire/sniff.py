@@ -38,6 +38,11 @@ def sniff(data: bytes) -> int:
     return _sniff_request(data)
 
 
+def may_be_http2(data: bytes) -> bool:
+    """Say whether `data` may become the preface of HTTP/2."""
+    return _PREFACE.startswith(data[: len(_PREFACE)])
+
+
 def _sniff_request(data: bytes) -> int:
     """Return HTTP1, OTHER or NEED_MORE for what is neither TLS nor HTTP/2."""
     at = 0

@@ -60,7 +60,9 @@ class Worker:
         self._index: Final = index
         self._state_dir: Final = state_dir
         self._clock: Final = Clock(loop)
-        self._engine: Final = Engine(loop.time, wall, self._clock.wheel, bug=self._bug)
+        self._engine: Final = Engine(
+            loop.time, wall, self._clock.wheel, bug=self._bug, later=loop.call_soon
+        )
         self._runner: Final = Runner(loop, self._engine)
         self._dialler: Final = Dialler(loop, self._bug)
         self._book: Final = Book()
@@ -230,7 +232,7 @@ class Worker:
             samples.append(Sample(name, (), (float(value),)))
         endpoints = [
             EndpointStatus(
-                name, e.address, e.weight, e.active, e.connections, len(e.idle), e.requests,
+                name, e.address, e.weight, e.active, e.connections, e.idle, e.requests,
                 e.failures, e.available,
             )
             for name, state in self._book.clusters.items()

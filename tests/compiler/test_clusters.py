@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.compiler.snapshot import check, compile_snapshot, no_dial
 from sidecar.core import pool
-from sidecar.core.book import Book, Endpoint as Place
+from sidecar.core.book import HTTP1, Book, Endpoint as Place
 from sidecar.core.plan import ClusterPlan, Dialled
 from sidecar.core.timers import Wheel
 from sidecar.core.types import Caller, Engine
@@ -93,7 +93,7 @@ def test_an_endpoint_that_goes_takes_its_idle_connections_along() -> None:
     engine = Engine(lambda: 0.0, lambda: 0.0, Wheel(lambda when: None))
     before = compile_snapshot(one(listed("a:1", "b:1")), None, book, dial).clusters["catalog"]
     for endpoint in before.endpoints:
-        pool.dial(engine, before, endpoint)
+        pool.dial(engine, before, endpoint, HTTP1)
     gone, stays = before.endpoints
 
     after = compile_snapshot(one(listed("b:1", "c:1")), None, book, dial).clusters["catalog"]
@@ -101,7 +101,7 @@ def test_an_endpoint_that_goes_takes_its_idle_connections_along() -> None:
     assert [e.address for e in after.endpoints] == ["b:1", "c:1"]
     assert after.endpoints[0] is stays
     assert [transport.is_over for transport in transports] == [True, False]
-    assert (len(gone.idle), len(stays.idle)) == (0, 1)
+    assert (gone.idle, stays.idle) == (0, 1)
 
 
 def test_weights_and_labels_are_those_of_the_last_push() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.compiler.routes import OUTBOUND_TIMEOUT
 from sidecar.compiler.snapshot import check, compile_snapshot, no_dial, version_of
-from sidecar.core.book import Book
+from sidecar.core.book import HTTP1, Book
 from sidecar.core.http1_client import Http1Client
 from sidecar.core.timers import Wheel
 from sidecar.core.types import Engine
@@ -318,7 +318,7 @@ def test_a_route_behind_one_that_takes_everything_is_told_at_its_own_place() -> 
 def test_a_plan_that_is_only_looked_at_dials_nobody() -> None:
     plan = compile_snapshot(snapshot(), None, Book(), no_dial).clusters["catalog"]
     engine = Engine(lambda: 0.0, lambda: 0.0, Wheel(lambda when: None))
-    client = Http1Client(engine, plan, plan.endpoints[0])
+    client = Http1Client(engine, plan, plan.endpoints[0], HTTP1)
     with pytest.raises(AssertionError, match="dials nobody"):
         plan.dial(plan, plan.endpoints[0], client, None)
 

@@ -6,8 +6,8 @@ import pytest
 
 from sidecar.core.api import Balancer, HttpFilter, NetworkFilter
 from sidecar.core.book import ClusterState
+from sidecar.core.connect import begin
 from sidecar.core.exchange import Exchange
-from sidecar.core.http1_client import begin
 from sidecar.core.plan import ClusterPlan, Condition, RoutePlan, RouteTable, overrides
 from sidecar.wire.fields import RequestHead
 from sidecar.wire.http1_head import HeadReader

@@ -35,6 +35,7 @@ TRANSLATED = {
 NO_CODES = {
     "access-log",  # a thread
     "latin-1",  # an encoding
+    "sidecar-h2",  # an ALPN name
     "sidecar-key",  # a file in memory
 }
 # Where codes go in, so that one without a hyphen is found as well.

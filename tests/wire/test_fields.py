@@ -45,8 +45,8 @@ def test_a_field_is_set_in_place_of_its_like(fields: Fields) -> None:
 
 def test_lines_stay_as_they_came() -> None:
     assert Fields(BLOCK, {}).as_lines() == BLOCK
-    assert Fields(BLOCK, {}).spelling() == b"A,b,a,C"
-    assert Fields(b"", {}, list(PAIRS)).spelling() == b""
+    assert Fields(BLOCK, {}).spelled() == b"A,b,a,C"
+    assert Fields(b"", {}, list(PAIRS)).spelled() == b""
 
 
 def test_a_list_becomes_lines() -> None:

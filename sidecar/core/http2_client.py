@@ -1,0 +1,450 @@
+"""One HTTP/2 connection to an endpoint: it carries as many attempts at once as the peer allows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+from sidecar.core import pool
+from sidecar.core.http2_connection import Http2Connection
+from sidecar.errors import DownstreamError, IdentityError, UpstreamError
+from sidecar.wire.fields import SPELLING
+from sidecar.wire.http2_fields import request_fields
+from sidecar.wire.http2_frames import (
+    ALPN_SIDECAR,
+    CANCEL,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    error_name,
+)
+from sidecar.wire.websocket import accept
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from sidecar.core.book import Endpoint
+    from sidecar.core.exchange import Exchange
+    from sidecar.core.plan import ClusterPlan
+    from sidecar.core.types import Engine
+    from sidecar.wire.fields import Field, Fields, ResponseHead
+    from sidecar.wire.http2 import Link, Stream
+
+MAX_INTERIM: Final = 16  # 1xx responses before the final one; more is a flood
+PEER_KEEPALIVE: Final = 10.0  # seconds of silence before a sidecar is asked for a sign of life
+
+
+@final
+class Http2Client(Http2Connection):
+    """The upstream half of exchanges."""
+
+    __slots__ = (
+        "asked",
+        "cluster",
+        "endpoint",
+        "generation",
+        "keepalive",
+        "kind",
+        "leaving",
+        "owner",
+        "secure",
+        "spells",
+        "used",
+    )
+
+    where = "http2_client"
+
+    def __init__(
+        self,
+        engine: Engine,
+        cluster: ClusterPlan,
+        endpoint: Endpoint,
+        kind: int,
+        owner: pool.Waiter | None = None,
+    ) -> None:
+        super().__init__(engine)
+        self.cluster: Final = cluster
+        self.endpoint: Final = endpoint
+        self.kind: Final = kind  # which of the endpoint's pools
+        self.owner = owner  # the only one it is for (PROXY protocol); None: whoever waits
+        self.generation: Final = cluster.state.generation
+        self.leaving = False  # takes no further requests; closes when it has none left
+        self.asked = False  # a PING is on its way
+        self.keepalive = cluster.http2.keepalive
+        self.secure = False
+        self.spells = False  # the peer is a sidecar that puts names back as they were
+        self.used = 0
+
+    @property
+    def alpn(self) -> str:
+        """What is offered under TLS."""
+        return "http2"
+
+    # The dialler says:
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there, its TLS handshake done and the peer's identity checked."""
+        transport = self.attach(transport)
+        chosen = transport.get_extra_info("alpn")
+        self.secure = self.cluster.tls is not None
+        self.spells = chosen == ALPN_SIDECAR
+        if self.spells and not self.keepalive:
+            self.keepalive = PEER_KEEPALIVE
+        cluster = self.cluster
+        self.link = self.make_link(
+            cluster.http2,
+            client=True,
+            max_list=cluster.reader.max_size,
+            max_fields=cluster.reader.max_fields,
+        )
+        owner, self.owner = self.owner, None
+        if owner is None:
+            self._join()
+        pool.dialled(self.engine, cluster, self.endpoint, self.kind, self, owner)
+        if not self.link.streams:
+            self._arm_idle()
+        self.mark()
+
+    def dial_failed(self, error: UpstreamError) -> None:
+        """No connection came about."""
+        pool.dial_failed(self.engine, self.cluster, self.endpoint, self.kind, error, self.owner)
+
+    # The pool says:
+
+    @property
+    def is_unused(self) -> bool:
+        """It carries no request."""
+        return not self.link.streams
+
+    def lease(self) -> Http2Attempt:
+        """Return one stream; leave the pool with the last one that the peer allows."""
+        attempt = Http2Attempt(self)
+        self.used += 1
+        limit = self.cluster.max_requests_per_connection
+        if 0 < limit <= self.used or self.cluster.proxy_protocol != "off":
+            self.leaving = True
+        if self.leaving or self.link.room <= 0:
+            self._leave()
+        return attempt
+
+    def retire(self) -> None:
+        """Take no further requests, and close when those under way are finished."""
+        self.leaving = True
+        self._leave()
+        self._maybe_done()
+
+    # The transport says:
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over."""
+        self.is_open = False
+        self.leaving = True
+        self.timer.stop()
+        self._leave()
+        if isinstance(exc, IdentityError):  # the TLS layer knows better
+            self._lose_all(exc.code, exc.detail)
+        else:
+            self._lose_all("", "" if exc is None else type(exc).__name__)
+        pool.gone(self.engine, self.cluster, self.endpoint)
+
+    # The link says:
+
+    def opened(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
+        """Never: an endpoint begins no streams."""
+
+    def too_large(self, stream: Stream) -> None:
+        """Never: for servers only."""
+
+    def headers(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
+        """An interim response, the response's head, or trailers."""
+        attempt: Http2Attempt = stream.user
+        try:
+            attempt.headers(fields, end=end)
+        except DownstreamError as error:
+            self.link.fault(stream, PROTOCOL_ERROR, str(error))
+
+    def data(self, stream: Stream, data: bytes, *, end: bool) -> None:
+        """Octets of a response's body."""
+        attempt: Http2Attempt = stream.user
+        exchange = attempt.exchange
+        if exchange is None:
+            return
+        if not attempt.answered:
+            self.link.fault(stream, PROTOCOL_ERROR, "DATA before the head")
+            return
+        if data:
+            exchange.response_data(data)
+        if end and attempt.exchange is exchange:
+            exchange.response_end(None)
+
+    def ended_early(self, stream: Stream, code: int, detail: str) -> None:
+        """The endpoint has reset the stream, or was reset for what it did."""
+        attempt: Http2Attempt = stream.user
+        exchange, attempt.exchange = attempt.exchange, None
+        self._room_made()
+        if exchange is None:
+            return
+        if code == REFUSED_STREAM and not attempt.answered:
+            exchange.upstream_lost(UpstreamError("upstream-refused", detail, sent=False))
+        elif code == NO_ERROR and attempt.answered and exchange.response_done:
+            return
+        elif detail.startswith("reset by the peer"):
+            exchange.upstream_lost(UpstreamError("upstream-reset", detail, sent=True))
+        else:
+            exchange.upstream_lost(UpstreamError("upstream-protocol", detail, sent=True))
+
+    def writable(self, stream: Stream) -> None:
+        """The endpoint has taken what waited."""
+        attempt: Http2Attempt = stream.user
+        if attempt.exchange is not None:
+            attempt.exchange.upstream_writable()
+
+    def settled(self) -> None:
+        """The endpoint's SETTINGS are there: it may allow more streams than we thought, or fewer."""
+        if not self.leaving:
+            if self.link.room > 0:
+                self._join()
+                self._serve()
+            else:
+                self._leave()
+
+    def going_away(self, last: int, code: int, text: bytes) -> None:
+        """The endpoint takes nothing new; what it has not looked at is safe elsewhere (§6.8)."""
+        self.leaving = True
+        self._leave()
+        detail = f"GOAWAY {error_name(code)} {text[:60].decode('latin-1')}".rstrip()
+        for stream in tuple(self.link.streams.values()):
+            if stream.id > last:
+                attempt: Http2Attempt = stream.user
+                self.link.reset(stream, CANCEL)
+                exchange, attempt.exchange = attempt.exchange, None
+                if exchange is not None:
+                    exchange.upstream_lost(UpstreamError("upstream-refused", detail, sent=False))
+        self._maybe_done()
+
+    def pong(self) -> None:
+        """The endpoint lives."""
+        self.asked = False
+
+    def broken(self, code: int, detail: str) -> None:
+        """The endpoint has broken the protocol: nothing more can be read."""
+        self.leaving = True
+        self._leave()
+        self._lose_all("upstream-protocol", detail)
+        self.shut()
+
+    # Time says:
+
+    def due(self, now: float) -> None:
+        """The timer has come up: it was idle too long, or silent too long."""
+        link = self.link
+        if self.asked:
+            self._lose_all("upstream-closed", "no answer to a PING")
+            self.abort()
+        elif not link.streams:
+            if now - self.heard >= self.cluster.idle_timeout:
+                self.retire()
+            else:
+                self._arm_idle()
+        elif self.keepalive:
+            if now - self.heard >= self.keepalive:
+                self.asked = True
+                link.ping()
+                self.mark()
+                self.engine.wheel.arm(self.timer, now + self.cluster.http2.keepalive_timeout)
+            else:
+                self.engine.wheel.arm(self.timer, self.heard + self.keepalive)
+
+    # Inside:
+
+    def watch(self) -> None:
+        """A request is under way: look for a sign of life."""
+        if self.keepalive:
+            wheel = self.engine.wheel
+            wheel.arm(self.timer, self.engine.now() + self.keepalive)
+
+    def _arm_idle(self) -> None:
+        timeout = self.cluster.idle_timeout
+        if timeout:
+            self.engine.wheel.arm(self.timer, self.engine.now() + timeout)
+
+    def stream_over(self) -> None:
+        """An attempt is over."""
+        self._room_made()
+        self.mark()
+
+    def _room_made(self) -> None:
+        if self.leaving:
+            self._maybe_done()
+            return
+        if not self.link.streams:
+            self._arm_idle()
+        if self.link.room > 0:
+            self._join()
+            self._serve()
+
+    def _serve(self) -> None:
+        waiting = self.endpoint.pools[self.kind]
+        if waiting.waiting:
+            pool.give(self.cluster, waiting)
+
+    def _join(self) -> None:
+        idle = self.endpoint.pools[self.kind].idle
+        if self not in idle:
+            idle.append(self)
+
+    def _leave(self) -> None:
+        idle = self.endpoint.pools[self.kind].idle
+        if self in idle:
+            idle.remove(self)
+
+    def _maybe_done(self) -> None:
+        if self.leaving and self.is_open and not self.link.streams:
+            self.link.go_away()
+            self.shut()
+
+    def _lose_all(self, code: str, detail: str) -> None:
+        for stream in tuple(self.link.streams.values()):
+            attempt: Http2Attempt = stream.user
+            exchange, attempt.exchange = attempt.exchange, None
+            if exchange is not None:
+                why = code
+                if not why:
+                    why = "upstream-body-cut" if attempt.answered else "upstream-closed"
+                    if self.used > 1 and not attempt.answered:
+                        why = "reused-closed"
+                exchange.upstream_lost(UpstreamError(why, detail, sent=True))
+        self.link.streams.clear()
+
+
+@final
+class Http2Attempt:
+    """The upstream side of one attempt: one stream."""
+
+    __slots__ = ("answered", "connection", "exchange", "interim", "link", "stream")
+
+    def __init__(self, connection: Http2Client) -> None:
+        self.connection: Final = connection
+        self.link: Final[Link] = connection.link
+        stream = self.stream = connection.link.open()
+        stream.user = self
+        self.exchange: Exchange | None = None
+        self.answered = False
+        self.interim = 0
+
+    def request(self, exchange: Exchange, body: bytes, *, end: bool) -> None:
+        """Send the request's head, and what there is of its body."""
+        head = exchange.head
+        connection, link, stream = self.connection, self.link, self.stream
+        self.exchange = exchange
+        if head.upgrade is not None:
+            if not link.connect_protocol:
+                self._fail("upstream-no-upgrade", "the endpoint has no extended CONNECT (RFC 8441)")
+                return
+            end = False
+        fields = request_fields(head, secure=connection.secure)
+        pairs = head.as_pairs()
+        if head.pairs is None:
+            fields += [p for p in pairs if p[0] != b"host"]
+        else:
+            fields += pairs
+        if exchange.extra:
+            fields += exchange.extra
+        if connection.spells:
+            names = head.spelled()
+            if names:
+                fields.append((SPELLING, names))
+        trailers = exchange.trailers if end else None
+        link.send_headers(stream, fields, end=end and not body and trailers is None)
+        if body and link.send_data(stream, body, end=end and trailers is None):
+            exchange.upstream_full()
+        if trailers is not None:
+            link.end(stream, trailers.as_pairs())
+        connection.watch()
+        connection.mark()
+
+    def write(self, data: bytes) -> None:
+        """Send more of the body."""
+        if self.link.send_data(self.stream, data, end=False) and self.exchange is not None:
+            self.exchange.upstream_full()
+        self.connection.mark()
+
+    def finish(self, trailers: Fields | None) -> None:
+        """End the body."""
+        self.link.end(self.stream, () if trailers is None else trailers.as_pairs())
+        self.connection.mark()
+
+    def pause(self) -> None:
+        """Give the stream's window back no more."""
+        self.link.pause(self.stream)
+
+    def resume(self) -> None:
+        """Go on giving it back."""
+        self.link.resume(self.stream)
+        self.connection.mark()
+
+    def release(self) -> None:
+        """The exchange is over; what is left of the stream is of no use."""
+        self.exchange = None
+        if self.stream.state != 3:
+            self.link.reset(self.stream, NO_ERROR if self.answered else CANCEL)
+        self.connection.stream_over()
+
+    def close(self) -> None:
+        """End the attempt at once; nobody is told."""
+        self.exchange = None
+        if self.stream.state != 3:
+            self.link.reset(self.stream, CANCEL)
+        self.connection.stream_over()
+
+    def headers(self, fields: list[Field], *, end: bool) -> None:
+        """An interim response, the response's head, or trailers.
+
+        Raises:
+            DownstreamError: malformed.
+        """
+        exchange = self.exchange
+        if exchange is None:
+            return
+        reader = self.connection.cluster.fields
+        if self.answered:
+            if not end:
+                raise DownstreamError("bad-trailer", "trailers that do not end the stream")
+            exchange.response_end(reader.trailers(fields))
+            return
+        head = reader.response(fields, exchange.head.method)
+        if not self.connection.spells:
+            head.spelling = b""
+        if head.status < 200:
+            if end:
+                raise DownstreamError("bad-field", f"status {head.status} ends the stream")
+            self._interim(exchange, head)
+            return
+        self.answered = True
+        if head.length is not None and not end and exchange.head.method != b"HEAD":
+            self.stream.expected = head.length
+        if exchange.head.upgrade is not None and head.status == 200:
+            self._opened(exchange, head)
+        exchange.response(head, b"", end=end)
+
+    def _interim(self, exchange: Exchange, head: ResponseHead) -> None:
+        self.interim += 1
+        if self.interim > MAX_INTERIM:
+            raise DownstreamError("too-many-interim", f"more than {MAX_INTERIM} 1xx responses")
+        if exchange.head.version >= 11 and (head.status != 100 or exchange.head.expect):
+            exchange.informed(head)
+
+    def _opened(self, exchange: Exchange, head: ResponseHead) -> None:
+        """A tunnel is open: say it as HTTP/1.1 does (RFC 8441 §5)."""
+        head.status = 101
+        head.upgrade = exchange.head.upgrade
+        head.length = None
+        self.stream.expected = -1
+        key = exchange.head.get(b"sec-websocket-key")
+        if key is not None and head.get(b"sec-websocket-accept") is None:
+            head.add(b"sec-websocket-accept", accept(key))
+
+    def _fail(self, code: str, detail: str) -> None:
+        exchange, self.exchange = self.exchange, None
+        self.close()
+        if exchange is not None:
+            exchange.upstream_lost(UpstreamError(code, detail, sent=True))

@@ -1,0 +1,138 @@
+"""What both ends of HTTP/2 share: octets between a transport and a `Link`, and when they are sent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from sidecar.core.timers import Timer
+from sidecar.wire.http2_frames import INTERNAL_ERROR
+
+if TYPE_CHECKING:
+    from sidecar.core.plan import Http2Plan
+    from sidecar.core.types import Engine
+    from sidecar.wire.http2 import Link
+
+UNREAD_LIMIT: Final = 1048576  # octets of ours that a peer may leave unread before we read no more
+
+
+class Http2Connection(asyncio.Protocol):
+    """One HTTP/2 connection; what is written in one turn of the loop goes out in one write."""
+
+    __slots__ = ("dirty", "engine", "heard", "is_open", "link", "paused", "timer", "transport")
+
+    where = "http2"
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.link: Link
+        self.transport: asyncio.Transport | None = None
+        self.timer = Timer(self.due)
+        self.dirty = False  # among those that are flushed at the end of this turn
+        self.is_open = False
+        self.paused = False
+        self.heard = engine.now()  # when the peer last sent anything
+
+    def make_link(self, plan: Http2Plan, *, client: bool, max_list: int, max_fields: int) -> Link:
+        """Return the sans-IO end that `plan` asks for."""
+        return plan.codec(
+            self,
+            self.engine.now,
+            client=client,
+            max_streams=plan.max_streams,
+            stream_window=plan.window,
+            max_list=max_list,
+            max_fields=max_fields,
+            huffman=plan.huffman,
+        )
+
+    # The transport says:
+
+    def data_received(self, data: bytes) -> None:
+        """Octets from the peer."""
+        self.heard = self.engine.now()
+        link = self.link
+        try:
+            link.receive(data)
+        except Exception as error:  # noqa: BLE001 - a bug may end a connection, never the process
+            self.engine.bug(self.where, error)
+            link.go_away(INTERNAL_ERROR)
+            self.broken(INTERNAL_ERROR, "internal-error")
+        if link.out and not self.dirty:
+            self.flush()
+
+    def eof_received(self) -> bool:
+        """The peer will send nothing more: neither can it be answered in full (RFC 9113 §5.4.1)."""
+        return False
+
+    def pause_writing(self) -> None:
+        """The peer reads slowly."""
+        self.link.blocked = True
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        if self.paused and self.transport is not None and not self.transport.is_closing():
+            self.paused = False
+            self.transport.resume_reading()
+        self.link.unblock()
+        self.mark()
+
+    # Sending:
+
+    def mark(self) -> None:
+        """There is something to send: it goes out at the end of this turn of the loop."""
+        if not self.dirty and self.link.out:
+            self.dirty = True
+            self.engine.later(self._flush_marked)
+
+    def _flush_marked(self) -> None:
+        self.dirty = False
+        if self.link.out:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what is to be sent to the transport."""
+        transport = self.transport
+        octets = self.link.take()
+        if transport is None or transport.is_closing():
+            return
+        transport.write(octets)
+        # Answers that need no window (heads, acknowledgements) must not pile up (CVE-2019-9517).
+        if (
+            self.link.blocked
+            and not self.paused
+            and transport.get_write_buffer_size() > UNREAD_LIMIT
+        ):
+            self.paused = True
+            transport.pause_reading()
+
+    def shut(self) -> None:
+        """Send what is left, and close."""
+        self.is_open = False
+        if self.transport is not None:
+            if self.link.out:
+                self.flush()
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.is_open = False
+        if self.transport is not None:
+            self.transport.abort()
+
+    # For the two kinds:
+
+    def broken(self, code: int, detail: str) -> None:
+        """The connection is over, for what the peer did."""
+        raise NotImplementedError
+
+    def due(self, now: float) -> None:
+        """The timer has come up."""
+        raise NotImplementedError
+
+    def attach(self, transport: asyncio.BaseTransport) -> asyncio.Transport:
+        """Remember the transport."""
+        found = cast("asyncio.Transport", transport)  # uvloop does not inherit it
+        self.transport = found
+        self.is_open = True
+        return found

@@ -1,0 +1,357 @@
+"""One HTTP/2 connection from a caller: its streams are exchanges, all at the same time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+from sidecar.core.exchange import Exchange
+from sidecar.core.grpc import is_grpc, reply_fields
+from sidecar.core.http2_connection import Http2Connection
+from sidecar.core.replies import Reply, reply_for
+from sidecar.core.timers import Timer
+from sidecar.errors import DownstreamError
+from sidecar.wire.fields import SPELLING
+from sidecar.wire.http2_fields import status_field
+from sidecar.wire.http2_frames import (
+    ALPN_SIDECAR,
+    CANCEL,
+    ENHANCE_YOUR_CALM,
+    INTERNAL_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+)
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from sidecar.core.types import Caller, ListenerState
+    from sidecar.wire.fields import Field, Fields, ResponseHead
+    from sidecar.wire.http2 import Link, Stream
+
+DRAIN_WAIT: Final = 1.0  # seconds for the answer to our PING before the second GOAWAY (§6.8)
+TUNNEL_AHEAD: Final = 65536  # octets that a caller may send into a tunnel that is not yet open
+
+
+@final
+class Http2Server(Http2Connection):
+    """The downstream half of exchanges."""
+
+    __slots__ = ("caller", "drained", "listener", "spells")
+
+    where = "http2_server"
+
+    def __init__(self, listener: ListenerState, caller: Caller) -> None:
+        super().__init__(listener.engine)
+        self.listener: Final = listener
+        self.caller: Final = caller
+        self.drained = 0  # 0: no; 1: announced; 2: said
+        self.spells = False  # the peer is a sidecar that tells how names were written
+
+    # The transport says:
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A caller is there."""
+        transport = self.attach(transport)
+        plan = self.listener.plan
+        self.listener.connections.add(self)
+        self.spells = transport.get_extra_info("alpn") == ALPN_SIDECAR
+        self.link = self.make_link(
+            plan.http2,
+            client=False,
+            max_list=plan.reader.max_size,
+            max_fields=plan.reader.max_fields,
+        )
+        self.flush()
+        self._rest()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is over."""
+        self.is_open = False
+        self.timer.stop()
+        self.listener.connections.discard(self)
+        self._lose_all("downstream-closed", "")
+
+    # The link says:
+
+    def opened(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
+        """A request."""
+        plan = self.listener.plan
+        try:
+            head = plan.fields.request(fields, end=end)
+        except DownstreamError as error:
+            self._refuse(stream, error)
+            return
+        if not self.spells:
+            head.spelling = b""
+        side = Http2Side(self, stream)
+        stream.user = side
+        if head.length is not None and not end:
+            stream.expected = head.length
+        if head.upgrade is not None:
+            side.ahead = []
+        exchange = side.exchange = Exchange(self.engine, plan, self.caller, side, head)
+        exchange.begin(b"", end=end or head.upgrade is not None)
+
+    def headers(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
+        """Trailers."""
+        side: Http2Side | None = stream.user
+        exchange = side.exchange if side is not None else None
+        if exchange is None:
+            return
+        try:
+            trailers = self.listener.plan.fields.trailers(fields)
+        except DownstreamError as error:
+            self.link.fault(stream, PROTOCOL_ERROR, str(error))
+            return
+        exchange.request_end(trailers)
+
+    def data(self, stream: Stream, data: bytes, *, end: bool) -> None:
+        """Octets of a request's body."""
+        side: Http2Side | None = stream.user
+        if side is None or side.exchange is None:
+            return
+        if side.ahead is not None:
+            side.hold(data, end=end)
+            return
+        exchange = side.exchange
+        if data:
+            exchange.request_data(data)
+        if end and side.exchange is exchange:
+            exchange.request_end(None)
+
+    def ended_early(self, stream: Stream, code: int, detail: str) -> None:
+        """The caller has reset the stream, or was reset for what it did."""
+        side: Http2Side | None = stream.user
+        if side is not None:
+            exchange, side.exchange = side.exchange, None
+            if exchange is not None:
+                exchange.downstream_lost("downstream-reset", detail)
+        else:
+            self._tell("http2-stream-error")
+        self._maybe_done()
+
+    def too_large(self, stream: Stream) -> None:
+        """A field list over the limits: it is answered, and never forwarded."""
+        self._refuse(stream, DownstreamError("head-too-large", "field list"))
+
+    def writable(self, stream: Stream) -> None:
+        """The caller has taken what waited."""
+        side: Http2Side | None = stream.user
+        if side is not None and side.exchange is not None:
+            side.exchange.downstream_ready()
+
+    def settled(self) -> None:
+        """The caller's SETTINGS are there."""
+
+    def going_away(self, last: int, code: int, text: bytes) -> None:
+        """The caller will begin nothing more."""
+        self._maybe_done()
+
+    def pong(self) -> None:
+        """The caller has seen our announcement: what is on its way has arrived."""
+        if self.drained == 1:
+            self._drain_now()
+
+    def broken(self, code: int, detail: str) -> None:
+        """The caller has broken the protocol: nothing more can be read."""
+        self._tell("http2-flood" if code == ENHANCE_YOUR_CALM else "http2-connection-error")
+        self._lose_all("downstream-reset", detail)
+        self.shut()
+
+    # The listener says:
+
+    def drain(self) -> None:
+        """Announce the end, take what is on its way, finish it, close (§6.8)."""
+        if self.drained or not self.is_open:
+            return
+        self.drained = 1
+        self.link.go_away(soon=True)
+        self.link.ping()
+        self.mark()
+        self._arm(DRAIN_WAIT)
+
+    def due(self, now: float) -> None:
+        """The timer has come up."""
+        if self.drained == 1:
+            self._drain_now()
+        elif any(s.user is not None and s.user.exchange for s in self.link.streams.values()):
+            self._rest()
+        else:
+            # Nobody waits for anything but, at most, a caller that does not read to the end.
+            self.link.go_away()
+            self.shut()
+
+    # Inside:
+
+    def _drain_now(self) -> None:
+        self.drained = 2
+        self.link.go_away()
+        self.mark()
+        self._rest()
+        self._maybe_done()
+
+    def _maybe_done(self) -> None:
+        if self.drained == 2 and not self.link.streams and self.is_open:
+            self.shut()
+
+    def finished(self) -> None:
+        """An exchange is over."""
+        self.mark()
+        if self.drained == 2:
+            self._maybe_done()
+
+    def _rest(self) -> None:
+        self._arm(self.listener.plan.idle_timeout)
+
+    def _arm(self, seconds: float) -> None:
+        if seconds:
+            self.engine.wheel.arm(self.timer, self.engine.now() + seconds)
+        else:
+            self.timer.stop()
+
+    def _refuse(self, stream: Stream, error: DownstreamError) -> None:
+        """Answer a request that no exchange may see; a malformed one is reset (§8.1.1)."""
+        reply = reply_for(error.code)
+        if reply.status == 400:
+            self.link.fault(stream, PROTOCOL_ERROR, str(error))
+            return
+        self._tell(error.code)
+        text = f"sidecar: {reply.sentence} (code {error.code}, flag {reply.flag})\n".encode()
+        fields = [
+            status_field(reply.status),
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(text)),
+        ]
+        self.link.send_headers(stream, fields, end=False)
+        self.link.send_data(stream, text, end=True)
+        self.link.reset(stream, NO_ERROR)
+
+    def _tell(self, code: str) -> None:
+        for sink in self.engine.sinks:
+            sink.refused(self.listener.plan.name, code, self.caller.address)
+
+    def _lose_all(self, code: str, detail: str) -> None:
+        for stream in tuple(self.link.streams.values()):
+            side: Http2Side | None = stream.user
+            if side is not None:
+                exchange, side.exchange = side.exchange, None
+                if exchange is not None:
+                    exchange.downstream_lost(code, detail)
+
+
+@final
+class Http2Side:
+    """The downstream side of one exchange: one stream."""
+
+    __slots__ = ("ahead", "ahead_end", "connection", "exchange", "link", "stream", "timer")
+
+    def __init__(self, connection: Http2Server, stream: Stream) -> None:
+        self.connection: Final = connection
+        self.link: Final[Link] = connection.link
+        self.stream: Final = stream
+        self.exchange: Exchange | None = None
+        self.timer: Final = Timer(self._due)
+        self.ahead: list[bytes] | None = None  # sent into a tunnel before it is open
+        self.ahead_end = False
+
+    def _due(self, now: float) -> None:
+        if self.exchange is not None:
+            self.exchange.due(now)
+
+    def respond(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
+        """Send the response's head, and the first of its body."""
+        link, stream, connection = self.link, self.stream, self.connection
+        pairs = head.as_pairs()
+        status = head.status
+        if status == 101:
+            status = 200  # an open tunnel (RFC 8441 §4)
+            pairs = [p for p in pairs if p[0] != b"sec-websocket-accept"]
+        elif connection.spells:
+            names = head.spelled()
+            if names:
+                pairs = [*pairs, (SPELLING, names)]
+        link.send_headers(stream, [status_field(status), *pairs], end=end and not body)
+        if body and link.send_data(stream, body, end=end) and self.exchange is not None:
+            self.exchange.downstream_full()
+        if head.status == 101 and self.ahead is not None:
+            self._open_tunnel()
+        connection.mark()
+
+    def inform(self, head: ResponseHead) -> None:
+        """Send an interim response."""
+        self.link.send_headers(
+            self.stream, [status_field(head.status), *head.as_pairs()], end=False
+        )
+        self.connection.mark()
+
+    def write(self, data: bytes) -> None:
+        """Send more of the body."""
+        if self.link.send_data(self.stream, data, end=False) and self.exchange is not None:
+            self.exchange.downstream_full()
+        self.connection.mark()
+
+    def finish(self, trailers: Fields | None) -> None:
+        """End the body."""
+        self.link.end(self.stream, () if trailers is None else trailers.as_pairs())
+        self.connection.mark()
+
+    def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
+        """Send a whole response of our own."""
+        exchange = self.exchange
+        if exchange is None or reply.status == 499:
+            return
+        link, stream = self.link, self.stream
+        if is_grpc(exchange.head):
+            link.send_headers(stream, reply_fields(reply, text), end=True)
+            return
+        first = [
+            status_field(reply.status),
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(text)),
+        ]
+        bodiless = exchange.head.method == b"HEAD"
+        link.send_headers(stream, first, end=bodiless)
+        if not bodiless:
+            link.send_data(stream, text, end=True)
+
+    def cut(self) -> None:
+        """End a response that has begun and cannot be ended properly."""
+        exchange = self.exchange
+        timed = exchange is not None and exchange.flag in ("UT", "SI")
+        self.exchange = None
+        self.link.reset(self.stream, CANCEL if timed else INTERNAL_ERROR)
+        self.connection.finished()
+
+    def closed(self) -> None:
+        """Both directions are over; of a request answered early the rest is not wanted (§8.1)."""
+        self.exchange = None
+        self.link.dismiss(self.stream)
+        self.connection.finished()
+
+    def pause(self) -> None:
+        """Give the stream's window back no more."""
+        self.link.pause(self.stream)
+
+    def resume(self) -> None:
+        """Go on giving it back."""
+        self.link.resume(self.stream)
+        self.connection.mark()
+
+    def hold(self, data: bytes, *, end: bool) -> None:
+        """Keep what comes into a tunnel before the endpoint has agreed to it."""
+        assert self.ahead is not None
+        self.ahead.append(data)
+        self.ahead_end = self.ahead_end or end
+        self.link.pause(self.stream)
+
+    def _open_tunnel(self) -> None:
+        ahead, self.ahead = self.ahead, None
+        exchange = self.exchange
+        if exchange is None or ahead is None:
+            return
+        data = b"".join(ahead)
+        if data:
+            exchange.request_data(data)
+        if self.ahead_end and self.exchange is exchange:
+            exchange.request_end(None)
+        self.resume()
