@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sidecar.core.plan import ClusterPlan
     from sidecar.core.types import Engine
     from sidecar.wire.fields import Field, Fields, ResponseHead
-    from sidecar.wire.http2 import Link, Stream
+    from sidecar.wire.http2 import Link
+    from sidecar.wire.http2_stream import Stream
 
 MAX_INTERIM: Final = 16  # 1xx responses before the final one; more is a flood
 PEER_KEEPALIVE: Final = 10.0  # seconds of silence before a sidecar is asked for a sign of life

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from sidecar.core.types import Caller, ListenerState
     from sidecar.wire.fields import Field, Fields, ResponseHead
-    from sidecar.wire.http2 import Link, Stream
+    from sidecar.wire.http2 import Link
+    from sidecar.wire.http2_stream import Stream
 
 DRAIN_WAIT: Final = 1.0  # seconds for the answer to our PING before the second GOAWAY (§6.8)
 TUNNEL_AHEAD: Final = 65536  # octets that a caller may send into a tunnel that is not yet open

@@ -14,6 +14,7 @@ class Reply(NamedTuple):
 REPLIES: Final[dict[str, Reply]] = {
     # The caller's doing.
     "bad-start-line": Reply(400, "DPE", "the request line is malformed"),
+    "not-http": Reply(400, "DPE", "this port takes HTTP only"),
     "bad-field": Reply(400, "DPE", "a header field is malformed"),
     "bad-host": Reply(400, "DPE", "the Host field is missing, repeated or malformed"),
     "bad-target": Reply(400, "DPE", "the request target is malformed"),

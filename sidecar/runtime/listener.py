@@ -186,7 +186,9 @@ class Front(asyncio.Protocol):
             if kind in (sniff.HTTP1, sniff.HTTP2):
                 self._serve_http(is_http2=kind == sniff.HTTP2)
             elif protocol == "http":
-                if kind != sniff.NEED_MORE or not sniff.may_be_http2(self._buffer):
+                if kind != sniff.NEED_MORE:
+                    self._refuse("not-http")  # an answer in HTTP would mean nothing to it
+                elif not sniff.may_be_http2(self._buffer):
                     self._serve_http(is_http2=False)
             elif kind != sniff.NEED_MORE:
                 self._serve_tcp("")

@@ -1,0 +1,333 @@
+"""What one end of an HTTP/2 connection sends: heads, DATA as windows allow, and its own resets.
+
+Theory of operation.  What is to be sent collects in `out` until the owner takes it.  DATA that
+windows or the transport do not let go waits in its stream, and streams take turns, a frame each, so
+that none stalls another.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from sidecar.wire.fields import Field
+from sidecar.wire.hpack import Encoder
+from sidecar.wire.http2_frames import (
+    CONTINUATION,
+    DATA,
+    DEFAULT_FRAME,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    LARGEST_STREAM,
+    NO_ERROR,
+    PING,
+    error_name,
+    frame,
+    goaway,
+    pack_header,
+    reset,
+    window_update,
+)
+from sidecar.wire.http2_stream import (
+    CLOSED,
+    LOCAL_DONE,
+    REMOTE_DONE,
+    Allowance,
+    Events,
+    Stream,
+)
+
+MAX_STREAMS: Final = 100  # the RFC's advice for the least, and what gRPC servers use
+PENDING_HIGH: Final = 65536  # octets waiting in a stream before its source is told to stop
+PENDING_LOW: Final = 16384  # and to go on
+FLUSH_SIZE: Final = 262144  # octets sent in one go before the transport is asked again
+FORGOTTEN: Final = 1000  # streams reset by us whose late frames are still let pass
+RESETS: Final = 200  # allowance of streams that end by reset (CVE-2023-44487, CVE-2025-8671)
+RESETS_RATE: Final = 20.0  # refilled a second, besides one for each stream that ends well
+WINDOWS_PER_FRAME: Final = 10  # WINDOW_UPDATEs that may answer one DATA frame (Envoy's figure)
+WINDOW_UPDATES: Final = 1000  # WINDOW_UPDATEs that may come before any DATA has gone
+
+
+class Outgoing:
+    """The sending half of a `Link`."""
+
+    __slots__ = (
+        "_client",
+        "_encoder",
+        "_events",
+        "_frame_limit",
+        "_initial_send",
+        "_last",
+        "_next",
+        "_ours",
+        "_owed",
+        "_refuse_over",
+        "_resets",
+        "_send_window",
+        "_waiting",
+        "_window_updates",
+        "blocked",
+        "closed",
+        "max_streams",
+        "out",
+        "peer_max_streams",
+        "stream_window",
+        "streams",
+    )
+
+    def __init__(
+        self,
+        events: Events,
+        now: Callable[[], float],
+        *,
+        client: bool,
+        max_streams: int,
+        stream_window: int,
+        huffman: bool,
+    ) -> None:
+        self._events: Final = events
+        self._client: Final = client
+        self._encoder: Final = Encoder(huffman=huffman)
+        self.max_streams: Final = max_streams
+        self.stream_window: Final = stream_window
+        self.streams: Final[dict[int, Stream]] = {}
+        self.out: Final[list[bytes | memoryview]] = []
+        self.blocked = False  # the transport takes no more for now
+        self.closed = False
+        self.peer_max_streams = MAX_STREAMS  # until its SETTINGS say otherwise
+        self._frame_limit = DEFAULT_FRAME
+        self._initial_send = DEFAULT_WINDOW
+        self._send_window = DEFAULT_WINDOW
+        self._next = 1  # the next stream that we open
+        self._last = 0  # the highest stream that the peer has opened
+        self._refuse_over = LARGEST_STREAM
+        self._ours: Final[dict[int, None]] = {}
+        self._waiting: Final[dict[Stream, None]] = {}
+        self._owed = 0
+        self._resets: Final = Allowance(RESETS, RESETS_RATE, now)
+        self._window_updates = WINDOW_UPDATES
+
+    def open(self) -> Stream:
+        """Begin a stream; its HEADERS must follow before another is begun."""
+        stream = Stream(self._next, self.stream_window, self._initial_send)
+        self.streams[self._next] = stream
+        self._next += 2
+        return stream
+
+    @property
+    def room(self) -> int:
+        """How many more streams we may open now."""
+        if self._next > LARGEST_STREAM - 2:
+            return 0
+        limit: int = min(self.peer_max_streams, self.max_streams)
+        return limit - len(self.streams)
+
+    def send_headers(self, stream: Stream, fields: Iterable[Field], *, end: bool) -> None:
+        """Send a head, or, after the body, trailers (`end`); they wait for DATA that waits."""
+        if stream.state & LOCAL_DONE:
+            return
+        if stream.pending:
+            stream.tail = fields
+            return
+        block = self._encoder.encode(fields)
+        size = len(block)
+        flags = END_HEADERS | END_STREAM if end else END_HEADERS
+        limit = self._frame_limit
+        if size <= limit:
+            self.out.extend(
+                (pack_header(size >> 16, size & 0xFFFF, HEADERS, flags, stream.id), block)
+            )
+        else:
+            first = frame(HEADERS, flags & END_STREAM, stream.id, block[:limit])
+            self.out.append(first)
+            for at in range(limit, size, limit):
+                last = END_HEADERS if at + limit >= size else 0
+                self.out.append(frame(CONTINUATION, last, stream.id, block[at : at + limit]))
+        if end:
+            self._local_done(stream)
+
+    def send_data(self, stream: Stream, data: bytes, *, end: bool) -> bool:
+        """Send octets of a body, now or when windows allow; True: the source had better stop."""
+        state = stream.state
+        if state & LOCAL_DONE or stream.tail is not None:
+            return False
+        size = len(data)
+        if not stream.pending and (
+            not size
+            or (
+                size <= stream.send_window
+                and size <= self._send_window
+                and size <= self._frame_limit
+                and not self.blocked
+            )
+        ):
+            stream.send_window -= size
+            self._send_window -= size
+            self._window_updates += WINDOWS_PER_FRAME
+            flags = END_STREAM if end else 0
+            self.out.extend((pack_header(size >> 16, size & 0xFFFF, DATA, flags, stream.id), data))
+            if end:
+                self._local_done(stream)
+            return False
+        if stream.pending is None:
+            stream.pending = deque()
+        if size:
+            stream.pending.append(data)
+            stream.pending_size += size
+        if end:
+            stream.tail = ()
+        self._waiting[stream] = None
+        self._run()
+        if stream.pending_size > PENDING_HIGH:
+            stream.full = True
+        return stream.full
+
+    def end(self, stream: Stream, trailers: Iterable[Field] = ()) -> None:
+        """End our direction."""
+        if trailers:
+            self.send_headers(stream, trailers, end=True)
+        elif stream.pending:
+            stream.tail = ()
+        else:
+            self.send_data(stream, b"", end=True)
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """End both directions at once; nobody is told here."""
+        if self.streams.pop(stream.id, None) is None:
+            return
+        self._forget(stream)
+        self._reset_out(stream.id, code)
+
+    def fault(self, stream: Stream, code: int, detail: str) -> None:
+        """Reset a stream on which the peer broke a rule; only while `receive` runs."""
+        self.streams.pop(stream.id, None)
+        self._forget(stream)
+        self._reset_out(stream.id, code)
+        self._events.ended_early(stream, code, f"{error_name(code)}: {detail}")
+        self._resets.draw("streams that end by reset")
+
+    def dismiss(self, stream: Stream) -> None:
+        """Want no more of the peer's direction once ours is done (§8.1: an early answer)."""
+        if stream.state == LOCAL_DONE:
+            self.reset(stream, NO_ERROR)
+        else:
+            stream.dismissed = True
+
+    def pause(self, stream: Stream) -> None:
+        """Give the stream's window back no more: its reader is full."""
+        stream.paused = True
+
+    def resume(self, stream: Stream) -> None:
+        """Go on giving it back."""
+        stream.paused = False
+        if stream.credit and not stream.state & REMOTE_DONE:
+            self._grant(stream)
+
+    def unblock(self) -> None:
+        """The transport takes more again."""
+        self.blocked = False
+        self._owed = 0
+        self._run()
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self.out.append(frame(PING, 0, 0, b"sidecar\x00"))
+
+    def go_away(self, code: int = NO_ERROR, *, soon: bool = False) -> None:
+        """Take no new streams; `soon` announces it first, for those that are on their way (§6.8)."""
+        if not soon:
+            self._refuse_over = min(self._refuse_over, self._last)
+        self.out.append(goaway(LARGEST_STREAM if soon else self._refuse_over, code))
+
+    def take(self) -> bytes:
+        """Return what is to be sent, once."""
+        data = b"".join(self.out)
+        self.out.clear()
+        return data
+
+    # Inside:
+
+    def _run(self) -> None:
+        """Let streams that wait take turns, a frame each, as far as windows and transport allow."""
+        waiting, out = self._waiting, self.out
+        sent = 0
+        while waiting and not self.blocked:
+            stream = next(iter(waiting))
+            del waiting[stream]
+            pending = stream.pending
+            room = min(stream.send_window, self._send_window, self._frame_limit)
+            if pending and room > 0:
+                piece = pending[0]
+                size = len(piece)
+                if size > room:
+                    view = memoryview(piece)
+                    piece, pending[0] = view[:room], view[room:]
+                    size = room
+                else:
+                    pending.popleft()
+                stream.pending_size -= size
+                stream.send_window -= size
+                self._send_window -= size
+                self._window_updates += WINDOWS_PER_FRAME
+                last = not pending and stream.tail == ()
+                flags = END_STREAM if last else 0
+                out += (pack_header(size >> 16, size & 0xFFFF, DATA, flags, stream.id), piece)
+                sent += size
+                if last:
+                    self._local_done(stream)
+            elif pending:
+                if stream.send_window > 0:  # the connection's window is what is missing
+                    waiting[stream] = None
+                    return
+                continue
+            if pending:
+                waiting[stream] = None
+            elif stream.tail is not None and not stream.state & LOCAL_DONE:
+                self._finish_tail(stream)
+            if stream.full and stream.pending_size <= PENDING_LOW:
+                stream.full = False
+                self._events.writable(stream)
+            if sent >= FLUSH_SIZE:
+                sent = 0
+                self._events.flush()
+
+    def _finish_tail(self, stream: Stream) -> None:
+        tail, stream.tail = stream.tail, None
+        if tail:
+            self.send_headers(stream, tail, end=True)
+        else:
+            self.send_data(stream, b"", end=True)
+
+    def _remote_done(self, stream: Stream) -> None:
+        stream.state |= REMOTE_DONE
+        if stream.state == CLOSED:
+            del self.streams[stream.id]
+            self._resets.left += 1
+
+    def _local_done(self, stream: Stream) -> None:
+        stream.state |= LOCAL_DONE
+        if stream.state == CLOSED:
+            del self.streams[stream.id]
+            self._resets.left += 1
+        elif stream.dismissed:
+            self.reset(stream, NO_ERROR)
+
+    def _grant(self, stream: Stream) -> None:
+        credit, stream.credit = stream.credit, 0
+        stream.window += credit
+        self.out.append(window_update(stream.id, credit))
+
+    def _reset_out(self, number: int, code: int) -> None:
+        ours = self._ours
+        ours[number] = None
+        if len(ours) > FORGOTTEN:
+            del ours[next(iter(ours))]
+        self.out.append(reset(number, code))
+
+    def _forget(self, stream: Stream) -> None:
+        stream.state = CLOSED
+        stream.pending = None
+        stream.pending_size = 0
+        stream.tail = None
+        self._waiting.pop(stream, None)
