@@ -347,6 +347,7 @@ class Link(Outgoing):
             if self._is_idle(number):
                 raise BrokenError(PROTOCOL_ERROR, "RST_STREAM on an idle stream")
             self._control.draw("RST_STREAM on closed streams")
+            self._ours.pop(number, None)  # it has ended it too: what follows is not merely late
             return
         self._forget(stream)
         code = int.from_bytes(payload, "big")
@@ -441,6 +442,8 @@ class Link(Outgoing):
         if stream is None:
             if self._is_idle(number):
                 raise BrokenError(PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
+            if not increment:
+                self._reset_number(number, PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
             return  # of a stream that has ended meanwhile
         if not increment:
             self.fault(stream, PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
