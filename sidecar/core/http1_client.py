@@ -135,11 +135,8 @@ class Http1Client(asyncio.Protocol):
         chunked = self.chunked = head.chunked
         parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n", head.block, exchange.extra]
         if head.version == 10 and b"host" not in head.found:
-            parts.append(
-                b"Host: "
-                + (self.endpoint.address.encode() if self.endpoint.host else b"")
-                + b"\r\n"
-            )
+            own = self.endpoint.address.encode() if self.endpoint.host else b""
+            parts.append(b"Host: " + (head.authority or own) + b"\r\n")
         if head.upgrade is not None and head.length == 0:
             parts += (b"Connection: Upgrade\r\nUpgrade: ", head.upgrade, b"\r\n")
         parts.append(b"\r\n")
