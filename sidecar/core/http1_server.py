@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast, final
 
-from sidecar.core.exchange import Exchange
+from sidecar.core.exchange import ROUTING, Exchange
 from sidecar.core.replies import Reply, reply_for
 from sidecar.core.timers import Timer
 from sidecar.errors import DownstreamError
@@ -380,19 +380,22 @@ class Http1Server(asyncio.Protocol):
     def _refuse(self, error: DownstreamError) -> None:
         """Answer a broken request, which no exchange may see, and close."""
         exchange, self.exchange = self.exchange, None
-        reply = reply_for(error.code)
         self.keep = False
-        if exchange is not None and exchange.state != 0:
-            answered = exchange.status != 0
-            self.exchange = None
+        if self.state == DISCARD:  # it has its answer; a second one would be taken for the next's
+            self._linger()
+            return
+        self.state = LINGERING  # before the exchange ends, which else would end the connection
+        if exchange is not None and exchange.state != ROUTING:
+            is_answered = exchange.status != 0
             exchange.downstream_lost(error.code, error.detail)
-            if answered:
+            if is_answered:
                 self.abort()
                 return
         else:
             engine = self.listener.engine
             for sink in engine.sinks:
                 sink.refused(self.listener.plan.name, error.code, self.caller.address)
+        reply = reply_for(error.code)
         text = f"sidecar: {reply.sentence} (code {error.code}, flag {reply.flag})\n".encode()
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(_own(reply, text, b"", keep=False, version=11, bodiless=False))
