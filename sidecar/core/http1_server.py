@@ -36,10 +36,11 @@ _REASONS: Final = {
 }  # fmt: skip
 _OK: Final = b"HTTP/1.1 200 OK\r\n"
 
-HEAD, BODY, WAIT, DISCARD, LINGERING, CLOSED = range(6)
+HEAD, BODY, WAIT, DISCARD, NEXT, LINGERING, CLOSED = range(7)
 # HEAD: a request head is awaited.  BODY: the request's body is being read.  WAIT: it is whole, the
-# response is not.  DISCARD: answered early, the rest of the body is read and dropped.  LINGERING:
-# our side is closed, the caller's octets are dropped until it closes.
+# response is not.  DISCARD: answered early, the rest of the body is read and dropped.  NEXT: both
+# are over, and the next request waits for its turn.  LINGERING: our side is closed, the caller's
+# octets are dropped until it closes.
 
 
 @final
@@ -53,6 +54,8 @@ class Http1Server(asyncio.Protocol):
         "chunked",
         "discarded",
         "exchange",
+        "full",
+        "is_reading_on",
         "keep",
         "listener",
         "paused",
@@ -73,6 +76,8 @@ class Http1Server(asyncio.Protocol):
         self.body: LengthReader | ChunkedReader | CloseReader | None = None
         self.chunked = False  # the response's body goes out in chunks
         self.discarded = 0
+        self.full = False  # the caller reads slowly
+        self.is_reading_on = False  # `_read_on` is at work
         self.keep = True
         self.paused = False
         self.tunnel = False
@@ -122,13 +127,17 @@ class Http1Server(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The caller reads slowly."""
+        self.full = True
         if self.exchange is not None:
             self.exchange.downstream_full()
 
     def resume_writing(self) -> None:
         """It has caught up."""
+        self.full = False
         if self.exchange is not None:
             self.exchange.downstream_ready()
+        elif self.state == NEXT:
+            self._next()
 
     # The exchange says:
 
@@ -247,7 +256,10 @@ class Http1Server(asyncio.Protocol):
         if self.tunnel or (not self.keep and self.state != BODY):
             self._close()
         elif self.state == BODY:
-            if self.keep:
+            if self.keep and self.body is not None and self.body.done:
+                self.buffer = self.body.rest  # all of it was there already
+                self._next()
+            elif self.keep:
                 self.state = DISCARD
                 self.resume()
                 self._arm(LINGER)
@@ -294,7 +306,7 @@ class Http1Server(asyncio.Protocol):
             self._head(data, known)
         elif state in (BODY, DISCARD):
             self._body(data)
-        elif state == WAIT:
+        elif state in (WAIT, NEXT):
             self.buffer += data  # pipelined: its turn comes
             if len(self.buffer) > PIPELINE_LIMIT:
                 self.pause()
@@ -363,15 +375,30 @@ class Http1Server(asyncio.Protocol):
         """Go on to the next request; it may be in the buffer already."""
         self.body = None
         self.discarded = 0
-        self.resume()
-        if self.listener.engine.draining:
+        if self.listener.engine.draining or not self.keep:
             self._close()
-            return
-        buffer = self.buffer
-        self._await_head()
-        if buffer:
-            self.buffer = b""
-            self.data_received(buffer)
+        elif self.full:
+            # Else a caller that asks and asks and reads nothing would fill our memory with answers.
+            self.state = NEXT
+            self._arm(self.listener.plan.stream_idle_timeout)
+        elif self.buffer:
+            self.state = NEXT
+            if not self.is_reading_on:
+                self._read_on()
+        else:
+            self.resume()
+            self._await_head()
+
+    def _read_on(self) -> None:
+        """Serve what is in the buffer; a loop, since each request may be answered at once."""
+        self.is_reading_on = True
+        while self.state == NEXT and not self.full:
+            data, self.buffer = self.buffer, b""
+            self.resume()
+            self._await_head()
+            if data:
+                self.data_received(data)
+        self.is_reading_on = False
 
     def _await_head(self) -> None:
         self.state = HEAD
@@ -407,8 +434,8 @@ class Http1Server(asyncio.Protocol):
             self.exchange.due(now)
         elif self.state == HEAD and self.buffer:
             self._refuse(DownstreamError("request-head-timeout", "the head is not whole"))
-        elif self.state == LINGERING:
-            self.abort()
+        elif self.state in (NEXT, LINGERING):
+            self.abort()  # what is written would never be read
         else:
             self._close()
 
