@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
     from sidecar.core.http1_client import Http1Client
-    from sidecar.core.pool import Waiter
+    from sidecar.core.pool import Place
 
 
 @final
@@ -22,6 +22,7 @@ class Endpoint:
         "address",
         "available",
         "connections",
+        "dialling",
         "failures",
         "host",
         "idle",
@@ -45,10 +46,11 @@ class Endpoint:
         self.available = True
         self.active = 0  # attempts and sessions under way
         self.connections = 0  # open or being opened
+        self.dialling = 0  # being opened for whoever waits
         self.requests = 0  # attempts ever
         self.failures = 0  # attempts that the endpoint failed
         self.idle: Final[list[Http1Client]] = []
-        self.waiting: Final[deque[Waiter]] = deque()
+        self.waiting: Final[deque[Place]] = deque()
 
 
 @final

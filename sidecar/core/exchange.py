@@ -103,9 +103,11 @@ class Exchange:
         "held_size",
         "listener",
         "moved",
+        "place",
         "request_done",
         "request_id",
         "response_done",
+        "retry_at",
         "retrying",
         "route",
         "route_deadline",
@@ -118,7 +120,6 @@ class Exchange:
         "tried",
         "try_deadline",
         "upstream_ms",
-        "waiting",
         "wall",
     )
 
@@ -146,7 +147,7 @@ class Exchange:
         self.client: Http1Client | None = None
         self.tried: tuple[Endpoint, ...] = ()
         self.attempts = 0
-        self.waiting = False  # in a pool's queue
+        self.place: pool.Place | None = None  # where a connection is waited for
         self.fresh = False  # the next attempt must not use a pooled connection
         self.retrying = False  # counted among the cluster's retries
         self.held: list[bytes] | None = []  # the body so far, for the next attempt; None: let go
@@ -164,6 +165,7 @@ class Exchange:
         self.upstream_ms = -1.0
         self.route_deadline = NEVER
         self.try_deadline = NEVER
+        self.retry_at = NEVER  # when the back-off before the next attempt is over
         self.moved = self.started  # when an octet last moved, either way
         self.extra = b""  # field lines of ours, sent after the caller's
         self.fields: dict[str, str] | None = None  # what filters add to the access log
@@ -261,9 +263,6 @@ class Exchange:
 
     def upstream_ready(self, client: Http1Client) -> None:
         """A connection is there: send the request, with as much of the body as there is."""
-        if self.state > STREAMING:
-            client.release()
-            return
         self.client = client
         self.step(STREAMING)
         self.sent_at = self.engine.now()
@@ -272,10 +271,9 @@ class Exchange:
         assert self.route is not None
         if self.held_size > self.route.buffer_limit:
             self.held = None
-        paused = self.held_size > HOLD_LIMIT
+        if body:
+            self.downstream.resume()  # first: the body may fill the connection, and pause it again
         client.request(self, body, end=self.request_done)
-        if paused and self.client is client:
-            self.downstream.resume()
 
     def upstream_failed(self, error: UpstreamError) -> None:
         """No connection came about."""
@@ -348,8 +346,10 @@ class Exchange:
             self.fail("upstream-timeout")
         elif now >= self.try_deadline:
             self.try_deadline = NEVER
-            self._attempt_failed(UpstreamError("per-try-timeout", "no response head", sent=True))
-        elif self.sent_at == NEVER:
+            sent = self.client is not None
+            self._attempt_failed(UpstreamError("per-try-timeout", "no response head", sent=sent))
+        elif now >= self.retry_at:
+            self.retry_at = NEVER
             self._attempt()
         elif now >= self.moved + self.listener.stream_idle_timeout > self.moved:
             self._drop_client()
@@ -361,7 +361,12 @@ class Exchange:
 
     def _arm(self) -> None:
         idle = self.listener.stream_idle_timeout
-        deadline = min(self.route_deadline, self.try_deadline, self.moved + idle if idle else NEVER)
+        deadline = min(
+            self.route_deadline,
+            self.try_deadline,
+            self.retry_at,
+            self.moved + idle if idle else NEVER,
+        )
         self.engine.wheel.arm(self.downstream.timer, deadline)
 
     def _attempt(self) -> None:
@@ -399,15 +404,7 @@ class Exchange:
 
     def _attempt_failed(self, error: UpstreamError) -> None:
         """The one road of everything that goes wrong between pick and the end of the response."""
-        self.waiting = False
-        endpoint = self.endpoint
-        if endpoint is not None:
-            endpoint.failures += 1
-        client, self.client = self.client, None
-        if client is not None:
-            client.close()
-        if self.state >= REPLYING:
-            return
+        self._drop_client(failed=True)
         if self.status:  # a head has gone out: nothing can be said any more
             reply = reply_for(error.code)
             self.code, self.flag, self.detail = error.code, reply.flag, error.detail
@@ -474,16 +471,15 @@ class Exchange:
         wait = full_jitter(
             self.attempts, route.retry.backoff, route.retry.backoff_max, self.engine.draw()
         )
-        self.sent_at = NEVER  # says to `due` that an attempt is what is awaited
+        self.retry_at = self.engine.now() + wait
         self.try_deadline = NEVER
         self.detail = error.detail
-        self.engine.wheel.arm(self.downstream.timer, self.engine.now() + wait)
+        self._arm()
 
     def fail(self, code: str, detail: str = "") -> None:
         """Answer by ourselves, from the table; or cut, when a head has gone out already."""
         reply = reply_for(code)
         self.code, self.flag, self.detail = code, reply.flag, detail
-        self.waiting = False
         if self.status:
             self._finish(cut=True)
             return
@@ -529,7 +525,8 @@ class Exchange:
         self._finish()
 
     def _drop_client(self, *, failed: bool = False) -> None:
-        self.waiting = False
+        if self.place is not None:
+            self.place.leave()
         client, self.client = self.client, None
         if failed and self.endpoint is not None:
             self.endpoint.failures += 1

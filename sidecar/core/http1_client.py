@@ -28,11 +28,12 @@ MAX_INTERIM: Final = 16  # 1xx responses before the final one; more is a flood
 
 
 def begin(
-    engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, owner: pool.Waiter | None
+    engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, owner: pool.Place | None
 ) -> None:
     """Begin a connection: for `owner` alone (whom its PROXY header names), or for whoever waits."""
     client = Http1Client(engine, cluster, endpoint, owner=owner)
-    cluster.dial(cluster, endpoint, client, None if owner is None else owner.caller)
+    waiter = None if owner is None else owner.waiter
+    cluster.dial(cluster, endpoint, client, None if waiter is None else waiter.caller)
 
 
 BodyReader = LengthReader | ChunkedReader | CloseReader
@@ -71,7 +72,7 @@ class Http1Client(asyncio.Protocol):
         cluster: ClusterPlan,
         endpoint: Endpoint,
         *,
-        owner: pool.Waiter | None = None,
+        owner: pool.Place | None = None,
     ) -> None:
         self.owner = owner  # the only one it is for (PROXY protocol); None: whoever waits
         self.engine: Final = engine
@@ -90,7 +91,7 @@ class Http1Client(asyncio.Protocol):
         self.keep = False
         self.paused = False
         self.received = False  # any octet of the present response
-        self.sent_all = False
+        self.sent_all = True  # nothing of a request is still to come
         self.tunnel = False
         self.used = 0
 
@@ -103,23 +104,26 @@ class Http1Client(asyncio.Protocol):
         self.is_open = True
         owner, self.owner = self.owner, None
         if owner is not None:
-            if owner.waiting:
-                owner.waiting = False
-                owner.upstream_ready(self)
-            else:
+            waiter = owner.call()
+            if waiter is None:
                 self.close()
-        elif not pool.give(self.cluster, self.endpoint, self):
+            else:
+                waiter.upstream_ready(self)
+            return
+        self.endpoint.dialling -= 1
+        if not pool.give(self.endpoint, self):
             self._rest()
 
     def dial_failed(self, error: UpstreamError) -> None:
         """No connection came about."""
-        pool.gone(self.engine, self.cluster, self.endpoint)
         owner, self.owner = self.owner, None
         if owner is None:
-            pool.fail(self.cluster, self.endpoint, error)
-        elif owner.waiting:
-            owner.waiting = False
-            owner.upstream_failed(error)
+            pool.failed(self.engine, self.cluster, self.endpoint, error)
+            return
+        pool.gone(self.engine, self.cluster, self.endpoint)
+        waiter = owner.call()
+        if waiter is not None:
+            waiter.upstream_failed(error)
 
     # The exchange says:
 
@@ -195,7 +199,11 @@ class Http1Client(asyncio.Protocol):
             self.close()
             return
         self.resume()
-        if not self.endpoint.waiting or not pool.give(self.cluster, self.endpoint, self):
+        if pool.give(self.endpoint, self):
+            return
+        if pool.is_short(self.cluster):
+            self.close()  # its place is of use to who waits for another endpoint
+        else:
             self._rest()
 
     def close(self) -> None:
@@ -233,7 +241,9 @@ class Http1Client(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The endpoint will send no more."""
         body, exchange = self.body, self.exchange
-        if exchange is not None and isinstance(body, CloseReader):
+        if exchange is None:
+            self.close()  # at once: no request may take it in this turn of the loop
+        elif isinstance(body, CloseReader):
             body.eof()
             self.exchange = self.body = None
             self.keep = False

@@ -13,7 +13,7 @@ from sidecar.wire.fields import RequestHead
 from sidecar.wire.http1_head import HeadReader
 
 if TYPE_CHECKING:
-    from sidecar.core.pool import Waiter
+    from sidecar.core.pool import Place
     from sidecar.core.types import Caller, Engine
     from sidecar.errors import UpstreamError
 
@@ -24,7 +24,7 @@ Condition = Callable[[RequestHead], bool]
 
 Dial = Callable[["ClusterPlan", Endpoint, "Dialled", "Caller | None"], None]
 
-Begin = Callable[["Engine", "ClusterPlan", Endpoint, "Waiter | None"], None]
+Begin = Callable[["Engine", "ClusterPlan", Endpoint, "Place | None"], None]
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from sidecar.core.book import Endpoint
 from sidecar.errors import OverloadError, UpstreamError
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Waiter(Protocol):
     """Who waits for a connection."""
 
-    waiting: bool
-    """Still interested; one that is not is passed over."""
+    place: Place | None
+    """Where it waits; it leaves there when it loses interest."""
 
     @property
     def caller(self) -> Caller:
@@ -28,6 +28,38 @@ class Waiter(Protocol):
 
     def upstream_failed(self, error: UpstreamError) -> None:
         """No connection came about."""
+
+
+@final
+class Place:
+    """One wait for a connection: in the queue of an endpoint, or for a dial of one's own.
+
+    A waiter that tries again waits in another place, so that what comes of an attempt it has given
+    up is never taken for what it waits for now.
+    """
+
+    __slots__ = ("cluster", "endpoint", "waiter")
+
+    def __init__(self, cluster: ClusterPlan, endpoint: Endpoint, waiter: Waiter) -> None:
+        self.cluster: Final = cluster
+        self.endpoint: Final = endpoint
+        self.waiter: Waiter | None = waiter
+        waiter.place = self
+
+    def leave(self) -> None:
+        """Wait no longer."""
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None:
+            waiter.place = None
+        if self in self.endpoint.waiting:
+            self.endpoint.waiting.remove(self)
+            self.cluster.state.pending -= 1
+
+    def call(self) -> Waiter | None:
+        """Return who waits here, and clear the place."""
+        waiter = self.waiter
+        self.leave()
+        return waiter
 
 
 def take(
@@ -54,19 +86,19 @@ def take(
     if state.pending >= cluster.max_pending:
         raise OverloadError("pending-overflow", f"{state.pending} requests of {cluster.name} wait")
     state.pending += 1
-    waiter.waiting = True
-    endpoint.waiting.append(waiter)
+    endpoint.waiting.append(Place(cluster, endpoint, waiter))
     if state.connections >= cluster.max_connections:
         _evict(cluster)
     if state.connections < cluster.max_connections:
-        dial(engine, cluster, endpoint)
+        _dial(engine, cluster, endpoint)
     return None
 
 
-def dial(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint) -> None:
+def _dial(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint) -> None:
     """Begin a connection for whoever waits first."""
     cluster.state.connections += 1
     endpoint.connections += 1
+    endpoint.dialling += 1
     cluster.begin(engine, cluster, endpoint, None)
 
 
@@ -77,45 +109,57 @@ def _dial_for(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, waiter: 
         raise OverloadError("pending-overflow", f"{state.connections} connections are open")
     state.connections += 1
     endpoint.connections += 1
-    waiter.waiting = True
-    cluster.begin(engine, cluster, endpoint, waiter)
+    cluster.begin(engine, cluster, endpoint, Place(cluster, endpoint, waiter))
 
 
-def give(cluster: ClusterPlan, endpoint: Endpoint, client: Http1Client) -> bool:
+def give(endpoint: Endpoint, client: Http1Client) -> bool:
     """Hand a usable connection to the next waiter; False: nobody waits."""
-    waiting = endpoint.waiting
-    while waiting:
-        waiter = waiting.popleft()
-        cluster.state.pending -= 1
-        if waiter.waiting:
-            waiter.waiting = False
-            waiter.upstream_ready(client)
-            return True
-    return False
+    if not endpoint.waiting:
+        return False
+    waiter = endpoint.waiting[0].call()
+    assert waiter is not None
+    waiter.upstream_ready(client)
+    return True
 
 
-def fail(cluster: ClusterPlan, endpoint: Endpoint, error: UpstreamError) -> None:
-    """Tell the one who waits longest that its connection failed."""
-    waiting = endpoint.waiting
-    while waiting:
-        waiter = waiting.popleft()
-        cluster.state.pending -= 1
-        if waiter.waiting:
-            waiter.waiting = False
-            waiter.upstream_failed(error)
-            return
+def failed(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, error: UpstreamError) -> None:
+    """A dial has failed: tell the one who waits longest."""
+    endpoint.dialling -= 1
+    cluster.state.connections -= 1
+    endpoint.connections -= 1
+    # Before others are dialled for: else one who is about to give up would be among them.
+    if endpoint.waiting:
+        waiter = endpoint.waiting[0].call()
+        assert waiter is not None
+        waiter.upstream_failed(error)
+    _dial_on(engine, cluster, endpoint)
 
 
 def gone(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint) -> None:
     """A connection has ended: its place goes to an endpoint of the cluster that has waiters."""
-    state = cluster.state
-    state.connections -= 1
+    cluster.state.connections -= 1
     endpoint.connections -= 1
+    _dial_on(engine, cluster, endpoint)
+
+
+def is_short(cluster: ClusterPlan) -> bool:
+    """Say whether somebody waits for whom no connection may be begun: the limit is reached."""
+    state = cluster.state
+    return (
+        state.pending > 0
+        and state.connections >= cluster.max_connections
+        and any(len(e.waiting) > e.dialling for e in state.endpoints.values())
+    )
+
+
+def _dial_on(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint) -> None:
+    """Begin a connection for one who waits and has none begun, `endpoint`'s before others'."""
+    state = cluster.state
     if not state.pending or state.connections >= cluster.max_connections:
         return
     for other in (endpoint, *state.endpoints.values()):
-        if any(w.waiting for w in other.waiting) and other.connections < len(other.waiting):
-            dial(engine, cluster, other)
+        if len(other.waiting) > other.dialling:
+            _dial(engine, cluster, other)
             return
 
 

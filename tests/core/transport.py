@@ -164,6 +164,8 @@ class FakeTransport(asyncio.Transport):
             self._flushed()
 
     def abort(self) -> None:
+        if self.is_gone:
+            return
         if self.fate not in (CLOSED, RESET) or self._unsent:
             self.fate = RESET
         self._closing = True
