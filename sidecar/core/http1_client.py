@@ -51,6 +51,7 @@ class Http1Client(asyncio.Protocol):
         "endpoint",
         "engine",
         "exchange",
+        "full",
         "generation",
         "interim",
         "is_open",
@@ -86,6 +87,7 @@ class Http1Client(asyncio.Protocol):
         self.searched = 0
         self.body: BodyReader | None = None
         self.chunked = False  # the request's body goes out in chunks
+        self.full = False  # the endpoint reads slowly
         self.interim = 0
         self.is_open = False
         self.keep = False
@@ -190,6 +192,7 @@ class Http1Client(asyncio.Protocol):
             not self.keep
             or not self.sent_all
             or not self.is_open
+            or self.full
             or self.tunnel
             or self.generation != self.cluster.state.generation
             or self.engine.draining
@@ -213,11 +216,15 @@ class Http1Client(asyncio.Protocol):
             self.is_open = False
             if self in self.endpoint.idle:
                 self.endpoint.idle.remove(self)
-            assert self.transport is not None
-            if self.paused or not self.sent_all:
-                self.transport.abort()  # what is buffered would go nowhere
-            else:
-                self.transport.close()
+            transport = self.transport
+            assert transport is not None
+            unsent = transport.get_write_buffer_size()
+            if self.paused or not self.sent_all or (unsent and not self.tunnel):
+                transport.abort()  # what is buffered is of no use to anybody
+                return
+            transport.close()
+            if unsent:
+                self.engine.wheel.arm(self.timer, self.engine.now() + self.cluster.idle_timeout)
 
     # The transport says:
 
@@ -276,11 +283,13 @@ class Http1Client(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The endpoint reads slowly."""
+        self.full = True
         if self.exchange is not None:
             self.exchange.upstream_full()
 
     def resume_writing(self) -> None:
         """It has caught up."""
+        self.full = False
         if self.exchange is not None:
             self.exchange.upstream_writable()
 
@@ -375,4 +384,7 @@ class Http1Client(asyncio.Protocol):
         self.engine.wheel.arm(self.timer, self.engine.now() + self.cluster.idle_timeout)
 
     def _idle_over(self, now: float) -> None:
-        self.close()
+        if self.is_open:
+            self.close()
+        elif self.transport is not None:
+            self.transport.abort()  # closed, but the endpoint does not read the rest

@@ -244,7 +244,7 @@ class Http1Server(asyncio.Protocol):
         self.state = CLOSED
         if self.transport is not None:
             if self.chunked:
-                self.transport.close()  # the missing last chunk tells
+                self._close()  # the missing last chunk tells
             else:
                 self.transport.abort()
 
@@ -434,7 +434,7 @@ class Http1Server(asyncio.Protocol):
             self.exchange.due(now)
         elif self.state == HEAD and self.buffer:
             self._refuse(DownstreamError("request-head-timeout", "the head is not whole"))
-        elif self.state in (NEXT, LINGERING):
+        elif self.state in (NEXT, LINGERING, CLOSED):
             self.abort()  # what is written would never be read
         else:
             self._close()
@@ -450,6 +450,8 @@ class Http1Server(asyncio.Protocol):
         self.state = CLOSED
         if self.transport is not None:
             self.transport.close()
+            if self.transport.get_write_buffer_size():  # it may never be read
+                self._arm(self.listener.plan.stream_idle_timeout)
 
     def _linger(self) -> None:
         """Close our direction; drop what still comes, so that no reset destroys the answer."""

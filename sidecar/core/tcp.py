@@ -158,9 +158,9 @@ class Session(asyncio.Protocol):
         assert upstream.transport is not None
         assert self.transport is not None
         if self.held:
+            self.transport.resume_reading()  # first: what was held may fill the connection
             upstream.transport.write(b"".join(self.held))
             self.held.clear()
-            self.transport.resume_reading()
         if self.eof:
             _write_eof(upstream.transport)
 
@@ -205,7 +205,9 @@ class Session(asyncio.Protocol):
             cluster.state.connections -= 1
 
     def _due(self, now: float) -> None:
-        if now >= self.moved + self.plan.idle_timeout:
+        if self.closing:
+            self._abort()  # what is left to send is not read
+        elif now >= self.moved + self.plan.idle_timeout:
             self.fail("stream-idle")
         else:
             self._arm()
@@ -223,16 +225,25 @@ class Session(asyncio.Protocol):
             self.code, self.flag = code, reply_for(code).flag
         self.timer.stop()
         self.listener.connections.discard(self)
-        for transport in (self.transport, self.upstream and self.upstream.transport):
-            if transport is not None:
-                if code:
-                    transport.abort()
-                else:
-                    transport.close()
+        if code:
+            self._abort()
+        else:
+            for transport in self._transports():
+                transport.close()
+                if transport.get_write_buffer_size() and self.plan.idle_timeout:
+                    self.engine.wheel.arm(self.timer, self.engine.now() + self.plan.idle_timeout)
         for sink in self.engine.sinks:
             sink.session(self)
         if self.upstream is None or self.upstream.transport is not None:
             self._give_back()
+
+    def _abort(self) -> None:
+        for transport in self._transports():
+            transport.abort()
+
+    def _transports(self) -> list[asyncio.Transport]:
+        ends = (self.transport, self.upstream and self.upstream.transport)
+        return [transport for transport in ends if transport is not None]
 
 
 @final

@@ -96,22 +96,24 @@ class Dial:
         self.address: Final = endpoint.address
         self.caller: Final = caller
 
-    def connect(self) -> FakeTransport:
-        """It comes about."""
+    def connect(self, *, stalled: bool = False) -> FakeTransport:
+        """It comes about; `stalled`, to an endpoint that does not read."""
         transport = FakeTransport(self._harness.soon, (self.address, 80))
+        if stalled:
+            transport.stall()
         self._harness.begun.remove(self)
         self._harness.upstreams.append(transport)
         transport.set_write_buffer_limits(WRITE_HIGH)
         transport.set_protocol(self._protocol)  # type: ignore[arg-type] # as runtime.dial does
-        self._protocol.connection_made(transport)
-        self._harness.settle()
+        with self._harness.together():
+            self._protocol.connection_made(transport)
         return transport
 
     def fail(self, code: str = "connect-failed", *, sent: bool = False) -> None:
         """It does not."""
         self._harness.begun.remove(self)
-        self._protocol.dial_failed(UpstreamError(code, self.address, sent=sent))
-        self._harness.settle()
+        with self._harness.together():
+            self._protocol.dial_failed(UpstreamError(code, self.address, sent=sent))
 
 
 class Harness:
@@ -199,6 +201,9 @@ class Harness:
     @contextmanager
     def together(self) -> Iterator[None]:
         """Let what happens inside arrive in one turn of the loop."""
+        if self._is_settling:
+            yield
+            return
         self._is_settling = True
         try:
             yield
@@ -211,8 +216,8 @@ class Harness:
         end = self.now + seconds
         while self._wakes and self._wakes[0] <= end:
             self.now = max(self.now, heapq.heappop(self._wakes))
-            self.engine.wheel.advance(self.now)
-            self.settle()
+            with self.together():
+                self.engine.wheel.advance(self.now)
         self.now = end
 
     # The ends:
@@ -229,8 +234,8 @@ class Harness:
             protocol = Http1Server(self.listener, caller)
         transport.set_write_buffer_limits(WRITE_HIGH)
         transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-        self.settle()
+        with self.together():
+            protocol.connection_made(transport)
         if data:
             transport.send(data)
         return transport

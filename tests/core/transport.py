@@ -65,6 +65,9 @@ class FakeTransport(asyncio.Transport):
 
     def catch_up(self, size: int | None = None) -> None:
         """The far end reads `size` octets of the buffer; all of it, and what follows, without one."""
+        self._soon(lambda: self._catch_up(size))
+
+    def _catch_up(self, size: int | None) -> None:
         if size is None:
             self._is_stalled = False
             size = len(self._unsent)
@@ -75,18 +78,12 @@ class FakeTransport(asyncio.Transport):
             assert isinstance(self._protocol, asyncio.Protocol)
             self._protocol.resume_writing()
         self._flushed()
-        self._soon(lambda: None)  # run what that has caused
 
     def take(self) -> bytes:
         """Return what has come since the last time."""
         data = bytes(self.got)
         self.got.clear()
         return data
-
-    @property
-    def is_reading_now(self) -> bool:
-        """Whether our side would take more octets."""
-        return self._reading and not self._closing
 
     @property
     def buffered(self) -> int:
@@ -176,7 +173,7 @@ class FakeTransport(asyncio.Transport):
         return self._closing
 
     def is_reading(self) -> bool:
-        return self._reading
+        return self._reading and not self._closing
 
     def pause_reading(self) -> None:
         self._reading = False
