@@ -306,6 +306,8 @@ class Exchange:
         for stop in route.on_response:
             stop.on_response(self, head)
         self.response_done = end
+        if head.status == 101:
+            self.request_done = False  # what comes now from the caller is the tunnel's
         self.downstream.respond(head, body, end=end)
         if end:
             self._response_over()
@@ -321,6 +323,13 @@ class Exchange:
         self.response_done = True
         self.downstream.finish(trailers)
         self._response_over()
+
+    def response_half(self) -> None:
+        """The endpoint of a tunnel has said all; it may still be spoken to."""
+        self.response_done = True
+        self.downstream.finish(b"")
+        if self.request_done:
+            self._complete()
 
     def upstream_lost(self, error: UpstreamError) -> None:
         """The connection died under us, before the response was whole."""

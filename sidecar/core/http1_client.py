@@ -250,6 +250,9 @@ class Http1Client(asyncio.Protocol):
         body, exchange = self.body, self.exchange
         if exchange is None:
             self.close()  # at once: no request may take it in this turn of the loop
+        elif self.tunnel:
+            exchange.response_half()
+            return self.is_open  # True keeps the caller's direction open
         elif isinstance(body, CloseReader):
             body.eof()
             self.exchange = self.body = None
@@ -333,7 +336,8 @@ class Http1Client(asyncio.Protocol):
         """The final head: `data` is what came after it."""
         self.keep = not head.close
         if head.status == 101:
-            if exchange.head.upgrade is None or head.upgrade is None:
+            asked = exchange.head.upgrade is not None and exchange.head.length == 0
+            if not asked or head.upgrade is None:
                 raise DownstreamError("unasked-101", "101 to a request without Upgrade")
             self.tunnel = True
             self.body = CloseReader()

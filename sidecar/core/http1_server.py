@@ -53,6 +53,7 @@ class Http1Server(asyncio.Protocol):
         "caller",
         "chunked",
         "discarded",
+        "ended",
         "exchange",
         "full",
         "is_reading_on",
@@ -76,6 +77,7 @@ class Http1Server(asyncio.Protocol):
         self.body: LengthReader | ChunkedReader | CloseReader | None = None
         self.chunked = False  # the response's body goes out in chunks
         self.discarded = 0
+        self.ended = False  # the caller will send no more
         self.full = False  # the caller reads slowly
         self.is_reading_on = False  # `_read_on` is at work
         self.keep = True
@@ -113,8 +115,8 @@ class Http1Server(asyncio.Protocol):
             exchange, self.exchange = self.exchange, None
             exchange.downstream_lost("body-cut")
             return False
-        self.keep = False
-        return self.state == WAIT  # True keeps our own direction open
+        self.ended = True
+        return self.state in (WAIT, NEXT)  # True keeps our own direction open
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
@@ -154,7 +156,7 @@ class Http1Server(asyncio.Protocol):
             self.body = CloseReader()
             assert head.upgrade is not None
             block += b"Connection: Upgrade\r\nUpgrade: " + head.upgrade + b"\r\n"
-        keep = self.keep = self.keep and not request.close and not self.listener.engine.draining
+        keep = self.keep = self._may_keep(request)
         if head.chunked:
             self.chunked = request.version == 11
             if not self.chunked:
@@ -179,9 +181,8 @@ class Http1Server(asyncio.Protocol):
             self.chunked = False
         if self.tunnel:
             tail = b"\r\n"
-        elif not keep or (self.state == BODY and end):
-            self.keep = keep and not request.expect
-            tail = b"\r\n" if self.keep else b"Connection: close\r\n\r\n"
+        elif not keep:
+            tail = b"Connection: close\r\n\r\n"
         else:
             tail = b"Connection: keep-alive\r\n\r\n" if request.version == 10 else b"\r\n"
         if self.chunked:
@@ -190,6 +191,8 @@ class Http1Server(asyncio.Protocol):
             if end:
                 body += LAST_CHUNK
         self.transport.write(b"".join((line, block, tail, body)))
+        if self.tunnel:
+            self._open_tunnel(exchange)
 
     def inform(self, head: ResponseHead) -> None:
         """Send an interim response."""
@@ -211,21 +214,15 @@ class Http1Server(asyncio.Protocol):
             return
         if self.chunked:
             self.transport.write(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
-        elif self.tunnel:
-            self.keep = False
+        elif self.tunnel and self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
         """Send a whole response of our own."""
         exchange = self.exchange
         if self.transport is None or exchange is None or reply.status == 499:
             return
-        keep = self.keep = (
-            self.keep
-            and not exchange.head.close
-            and not self.listener.engine.draining
-            and not exchange.head.expect
-            and reply.flag != "DPE"
-        )
+        keep = self.keep = self._may_keep(exchange.head) and reply.flag != "DPE"
         self.transport.write(
             _own(
                 reply,
@@ -294,6 +291,26 @@ class Http1Server(asyncio.Protocol):
             self.transport.abort()
 
     # Inside:
+
+    def _may_keep(self, request: RequestHead) -> bool:
+        """Say whether the connection may serve another request behind the response to this one."""
+        return (
+            self.keep
+            and not request.close
+            and not self.listener.engine.draining
+            # An answer in place of `100 Continue`: whether the body comes is the caller's choice.
+            and not (request.expect and self.state == BODY)
+            and not (self.ended and not self.buffer)
+        )
+
+    def _open_tunnel(self, exchange: Exchange) -> None:
+        """Hand on what came behind the request: it was meant for who answered 101."""
+        data, self.buffer = self.buffer, b""
+        self.resume()
+        if data:
+            exchange.request_data(data)
+        if self.ended:
+            exchange.request_end(b"")
 
     def _read(self, data: bytes) -> None:
         state = self.state
@@ -385,6 +402,8 @@ class Http1Server(asyncio.Protocol):
             self.state = NEXT
             if not self.is_reading_on:
                 self._read_on()
+        elif self.ended:
+            self._close()
         else:
             self.resume()
             self._await_head()
@@ -399,6 +418,11 @@ class Http1Server(asyncio.Protocol):
             if data:
                 self.data_received(data)
         self.is_reading_on = False
+        if self.ended and self.state in (HEAD, BODY):  # the last request is not whole
+            exchange, self.exchange = self.exchange, None
+            self._close()
+            if exchange is not None:
+                exchange.downstream_lost("body-cut")
 
     def _await_head(self) -> None:
         self.state = HEAD

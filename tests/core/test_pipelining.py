@@ -10,6 +10,8 @@ from tests.core.transport import CLOSED, HALF, OPEN, RESET
 Make = Callable[..., Harness]
 
 BIG = b"x" * 200_000
+POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+CHUNKS = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + BIG
 
 
@@ -38,9 +40,7 @@ def test_a_cut_in_the_next_request_changes_nothing(harness: Harness, at: int) ->
 
 @pytest.mark.parametrize("together", [False, True])
 def test_bodies_are_told_apart(harness: Harness, together: bool) -> None:
-    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
-    chunks = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
-    requests = (post, chunks + b"\r\n", chunks + b"a: 1\r\n\r\n", GET)
+    requests = (POST, CHUNKS + b"0\r\n\r\n", CHUNKS + b"0\r\na: 1\r\n\r\n", GET)
     caller = harness.open()
     if together:
         caller.send(b"".join(requests))
@@ -171,4 +171,40 @@ def test_a_caller_that_has_said_all_is_still_answered(harness: Harness) -> None:
 def test_a_caller_that_has_said_nothing_is_let_go(harness: Harness) -> None:
     caller = harness.open()
     caller.end()
+    assert caller.fate == CLOSED
+
+
+ENDINGS: dict[str, tuple[bytes, int, str]] = {
+    "whole": (b"", 3, ""),
+    "behind a cut head": (b"GET / HT", 3, ""),
+    "behind a cut body": (POST[:-1], 4, "body-cut"),
+    "behind a cut chunk": (CHUNKS, 4, "body-cut"),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_all_that_a_caller_said_before_its_end_is_answered(harness: Harness, name: str) -> None:
+    rest, count, code = ENDINGS[name]
+    caller = harness.open(GET * 3 + rest)
+    upstream = harness.connect()
+    caller.end()
+    for _ in range(3):
+        assert caller.fate == OPEN
+        upstream.send(OK)
+    assert len(harness.outcomes) == count
+    assert harness.outcomes[-1].code == code
+    closing = OK.replace(b"2\r\n", b"2\r\nConnection: close\r\n")
+    assert caller.take() == (OK * 3 if rest else OK * 2 + closing)
+    assert caller.fate == CLOSED
+
+
+def test_the_end_of_a_caller_that_reads_slowly_is_not_forgotten(harness: Harness) -> None:
+    caller = harness.open(GET * 2)
+    caller.stall()
+    upstream = harness.connect()
+    upstream.send(ANSWER)
+    caller.end()
+    caller.catch_up()
+    upstream.send(OK)
+    assert caller.take() == ANSWER + OK.replace(b"2\r\n", b"2\r\nConnection: close\r\n")
     assert caller.fate == CLOSED
