@@ -125,6 +125,7 @@ class Harness:
         self._is_settling = False
         self.now = 1000.0
         self.chance = 0.5
+        self.bits = 0  # random ones: their value, cut to the width that is asked for
         self.bugs: Final[list[BaseException]] = []
         self.sink: Final = Recorder()
         self.dials: Final[list[Dial]] = []  # all ever begun
@@ -140,7 +141,7 @@ class Harness:
             lambda: 1_700_000_000 + self.now,
             Wheel(lambda when: heapq.heappush(self._wakes, when)),
             draw=lambda: self.chance,
-            random_bits=lambda bits: 0,
+            random_bits=lambda bits: self.bits & (1 << bits) - 1,
             bug=lambda where, error: self.bugs.append(error),
         )
         self.engine.sinks = (self.sink,)
@@ -222,9 +223,14 @@ class Harness:
 
     # The ends:
 
-    def open(self, data: bytes = b"", *, identity: str | None = None) -> FakeTransport:
-        """A caller connects and sends `data`; with `identity`, over mTLS that is done already."""
-        transport = FakeTransport(self.soon, ("10.9.9.9", 5000 + len(self.callers)))
+    def open(
+        self, data: bytes = b"", *, identity: str | None = None, host: str = "10.9.9.9"
+    ) -> FakeTransport:
+        """A caller connects and sends `data`; with `identity`, over mTLS that is done already.
+
+        Without a `host`, on a unix socket.
+        """
+        transport = FakeTransport(self.soon, (host, 5000 + len(self.callers)) if host else "")
         self.callers.append(transport)
         if identity is None:
             protocol: Any = Front(self.listener)
