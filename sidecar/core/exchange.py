@@ -295,16 +295,16 @@ class Exchange:
                 self.client = None
             self._again(UpstreamError("retries-exhausted", f"status {head.status}", sent=True))
             return
-        self.status = head.status
         self.upstream_ms = (now - self.sent_at) * 1000
         self.moved = now
         self.held = None
         self.bytes_out = len(body)
+        for stop in route.on_response:
+            stop.on_response(self, head)
+        self.status = head.status  # from here on there is no other answer
         if not end:
             self.route_deadline = self.try_deadline = NEVER
             self._arm()
-        for stop in route.on_response:
-            stop.on_response(self, head)
         self.response_done = end
         if head.status == 101:
             self.request_done = False  # what comes now from the caller is the tunnel's
@@ -557,9 +557,15 @@ class Exchange:
         route = self.route
         if route is not None:
             for stop in route.on_finish:
-                stop.on_finish(self)
+                try:
+                    stop.on_finish(self)
+                except Exception as error:  # noqa: BLE001 - a plug-in's bug must not keep the caller
+                    self.engine.bug("on_finish", error)
         for sink in self.engine.sinks:
-            sink.exchange(self)
+            try:
+                sink.exchange(self)
+            except Exception as error:  # noqa: BLE001 - nor must a sink's
+                self.engine.bug("sink", error)
         if cut:
             self.downstream.cut()
         else:

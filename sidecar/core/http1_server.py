@@ -100,11 +100,7 @@ class Http1Server(asyncio.Protocol):
         except DownstreamError as error:
             self._refuse(error)
         except Exception as error:  # noqa: BLE001 - a bug may end an exchange, never the process
-            self.listener.engine.bug("http1_server", error)
-            exchange, self.exchange = self.exchange, None
-            self.abort()
-            if exchange is not None:
-                exchange.downstream_lost("internal-error")
+            self._end_by_bug(error)
 
     def eof_received(self) -> bool:
         """The caller will send no more; a request under way is still answered."""
@@ -455,13 +451,23 @@ class Http1Server(asyncio.Protocol):
     def _due(self, now: float) -> None:
         """The timer has come up: whose it is depends on the state."""
         if self.exchange is not None:
-            self.exchange.due(now)
+            try:
+                self.exchange.due(now)
+            except Exception as error:  # noqa: BLE001 - other timers of this tick must come up too
+                self._end_by_bug(error)
         elif self.state == HEAD and self.buffer:
             self._refuse(DownstreamError("request-head-timeout", "the head is not whole"))
         elif self.state in (NEXT, LINGERING, CLOSED):
             self.abort()  # what is written would never be read
         else:
             self._close()
+
+    def _end_by_bug(self, error: Exception) -> None:
+        self.listener.engine.bug("http1_server", error)
+        exchange, self.exchange = self.exchange, None
+        self.abort()
+        if exchange is not None:
+            exchange.downstream_lost("internal-error")
 
     def _arm(self, seconds: float) -> None:
         engine = self.listener.engine

@@ -88,9 +88,15 @@ class Dial:
     """One connection that the engine wants."""
 
     def __init__(
-        self, harness: "Harness", endpoint: Endpoint, protocol: Dialled, caller: Caller | None
+        self,
+        harness: "Harness",
+        cluster: ClusterPlan,
+        endpoint: Endpoint,
+        protocol: Dialled,
+        caller: Caller | None,
     ) -> None:
         self._harness: Final = harness
+        self.cluster: Final = cluster
         self._protocol: Final = protocol
         self.endpoint: Final = endpoint
         self.address: Final = endpoint.address
@@ -257,7 +263,7 @@ class Harness:
     def _dial(
         self, cluster: ClusterPlan, endpoint: Endpoint, protocol: Dialled, caller: Caller | None
     ) -> None:
-        dial = Dial(self, endpoint, protocol, caller)
+        dial = Dial(self, cluster, endpoint, protocol, caller)
         self.dials.append(dial)
         self.begun.append(dial)
         if self.connects_at_once:
