@@ -316,6 +316,7 @@ def tree(
     cluster: dict[str, Any] | None = None,
     limits: dict[str, Any] | None = None,
     clusters: list[dict[str, Any]] | None = None,
+    certificates: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return a config of one listener with one route to cluster `app`; the parts add to it."""
     one: dict[str, Any] = {
@@ -331,7 +332,12 @@ def tree(
         "limits": limits or {},
         **(cluster or {}),
     }
-    return {"workload": "web", role: [one], "clusters": [app, *(clusters or [])]}
+    return {
+        "workload": "web",
+        role: [one],
+        "clusters": [app, *(clusters or [])],
+        "certificates": certificates,
+    }
 
 
 def forwarded(head: bytes, own: bytes = OWN) -> bytes:
