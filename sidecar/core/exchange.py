@@ -465,11 +465,11 @@ class Exchange:
         client, self.client = self.client, None
         if client is not None:
             client.close()
-        if endpoint is not None:
-            endpoint.active -= 1
-            if not self.fresh:
-                self.tried = (*self.tried, endpoint)
-                self.endpoint = None
+        assert endpoint is not None
+        endpoint.active -= 1
+        if not self.fresh:
+            self.tried = (*self.tried, endpoint)
+            self.endpoint = None
         if not self.retrying:
             self.retrying = True
             cluster.state.retries += 1
@@ -522,15 +522,13 @@ class Exchange:
             self._complete()
             return
         # An early answer: the endpoint wants no more of the body, so its connection is spent.
-        client, self.client = self.client, None
-        if client is not None:
-            client.close()
+        self._drop_client()
         self._finish()
 
     def _complete(self) -> None:
         client, self.client = self.client, None
-        if client is not None:
-            client.release()
+        assert client is not None
+        client.release()
         self._finish()
 
     def _drop_client(self, *, failed: bool = False) -> None:

@@ -80,7 +80,7 @@ class Http1Client(asyncio.Protocol):
         self.cluster: Final = cluster
         self.endpoint: Final = endpoint
         self.generation: Final = cluster.state.generation
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport  # once it is there
         self.exchange: Exchange | None = None
         self.timer: Final = Timer(self._idle_over)
         self.buffer = b""
@@ -153,33 +153,28 @@ class Http1Client(asyncio.Protocol):
                 parts.append(encode_last_chunk(exchange.trailers))
         elif body:
             parts.append(body)
-        assert self.transport is not None
         self.transport.write(b"".join(parts))
 
     def write(self, data: bytes) -> None:
         """Send more of the request's body."""
-        if self.is_open and self.transport is not None:
-            self.transport.write(encode_chunk(data) if self.chunked else data)
+        self.transport.write(encode_chunk(data) if self.chunked else data)
 
     def finish(self, trailers: bytes) -> None:
         """End the request's body."""
         self.sent_all = True
-        if not self.is_open or self.transport is None:
-            return
         if self.chunked:
             self.transport.write(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
-        elif self.tunnel and self.transport.can_write_eof():
+        elif self.tunnel:
             self.transport.write_eof()
 
     def pause(self) -> None:
         """Stop reading the response."""
-        if not self.paused and self.is_open and self.transport is not None:
-            self.paused = True
-            self.transport.pause_reading()
+        self.paused = True
+        self.transport.pause_reading()
 
     def resume(self) -> None:
         """Go on reading it."""
-        if self.paused and self.is_open and self.transport is not None:
+        if self.paused:
             self.paused = False
             self.transport.resume_reading()
 
@@ -217,7 +212,6 @@ class Http1Client(asyncio.Protocol):
             if self in self.endpoint.idle:
                 self.endpoint.idle.remove(self)
             transport = self.transport
-            assert transport is not None
             unsent = transport.get_write_buffer_size()
             if self.paused or not self.sent_all or (unsent and not self.tunnel):
                 transport.abort()  # what is buffered is of no use to anybody
@@ -237,13 +231,10 @@ class Http1Client(asyncio.Protocol):
         try:
             self._read(exchange, data)
         except DownstreamError as error:
-            self._broken(exchange, f"{error.code}: {error.detail}")
+            self._broken("upstream-protocol", f"{error.code}: {error.detail}")
         except Exception as error:  # noqa: BLE001 - a bug may end an exchange, never the process
             self.engine.bug("http1_client", error)
-            if self.exchange is exchange:
-                self.exchange = None
-                exchange.upstream_lost(UpstreamError("internal-error", "", sent=True))
-            self.close()
+            self._broken("internal-error", "")
 
     def eof_received(self) -> bool:
         """The endpoint will send no more."""
@@ -320,8 +311,6 @@ class Http1Client(asyncio.Protocol):
                 self._head(exchange, head, data)
                 return
             self._interim(exchange, head)
-            if self.exchange is not exchange:
-                return
             result = (data and self.cluster.reader.response(data, exchange.head.method)) or None
         self.buffer = data
 
@@ -374,13 +363,13 @@ class Http1Client(asyncio.Protocol):
             self.keep = False
         if piece:
             exchange.response_data(piece)
-        if self.exchange is exchange:
-            exchange.response_end(body.trailers)
+        exchange.response_end(body.trailers)
 
-    def _broken(self, exchange: Exchange, detail: str) -> None:
-        if self.exchange is exchange:
-            self.exchange = None
-            exchange.upstream_lost(UpstreamError("upstream-protocol", detail, sent=True))
+    def _broken(self, code: str, detail: str) -> None:
+        """Close, and tell whoever is served by now: after a bug it may be the next exchange."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.upstream_lost(UpstreamError(code, detail, sent=True))
         self.close()
 
     def _rest(self) -> None:
@@ -390,5 +379,5 @@ class Http1Client(asyncio.Protocol):
     def _idle_over(self, now: float) -> None:
         if self.is_open:
             self.close()
-        elif self.transport is not None:
+        else:
             self.transport.abort()  # closed, but the endpoint does not read the rest

@@ -69,7 +69,7 @@ class Http1Server(asyncio.Protocol):
     def __init__(self, listener: ListenerState, caller: Caller) -> None:
         self.listener: Final = listener
         self.caller: Final = caller
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport  # from connection_made on
         self.timer: Final = Timer(self._due)
         self.state = HEAD
         self.buffer = b""
@@ -142,8 +142,7 @@ class Http1Server(asyncio.Protocol):
     def respond(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
         """Send the response's head, and the first of its body, in one write."""
         exchange = self.exchange
-        if exchange is None or self.transport is None:
-            return
+        assert exchange is not None
         request = exchange.head
         block = head.block
         if head.status == 101:
@@ -192,32 +191,27 @@ class Http1Server(asyncio.Protocol):
 
     def inform(self, head: ResponseHead) -> None:
         """Send an interim response."""
-        if self.transport is not None:
-            if head.status == 100 and self.exchange is not None:
-                self.exchange.head.expect = False  # the body may come now
-            self.transport.write(
-                b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, head.block)
-            )
+        exchange = self.exchange
+        assert exchange is not None
+        if head.status == 100:
+            exchange.head.expect = False  # the body may come now
+        self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, head.reason, head.block))
 
     def write(self, data: bytes) -> None:
         """Send more of the body."""
-        if self.transport is not None:
-            self.transport.write(encode_chunk(data) if self.chunked else data)
+        self.transport.write(encode_chunk(data) if self.chunked else data)
 
     def finish(self, trailers: bytes) -> None:
         """End the body."""
-        if self.transport is None:
-            return
         if self.chunked:
             self.transport.write(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
-        elif self.tunnel and self.transport.can_write_eof():
+        elif self.tunnel:
             self.transport.write_eof()
 
     def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
         """Send a whole response of our own."""
         exchange = self.exchange
-        if self.transport is None or exchange is None or reply.status == 499:
-            return
+        assert exchange is not None
         keep = self.keep = self._may_keep(exchange.head) and reply.flag != "DPE"
         self.transport.write(
             _own(
@@ -235,11 +229,10 @@ class Http1Server(asyncio.Protocol):
         self.exchange = None
         self.keep = False
         self.state = CLOSED
-        if self.transport is not None:
-            if self.chunked:
-                self._close()  # the missing last chunk tells
-            else:
-                self.transport.abort()
+        if self.chunked:
+            self._close()  # the missing last chunk tells
+        else:
+            self.transport.abort()
 
     def closed(self) -> None:
         """The exchange is over: go on with the next request, or close."""
@@ -263,13 +256,13 @@ class Http1Server(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stop reading the request's body."""
-        if not self.paused and self.transport is not None and not self.transport.is_closing():
+        if not self.paused:
             self.paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Go on reading it."""
-        if self.paused and self.transport is not None and not self.transport.is_closing():
+        if self.paused:
             self.paused = False
             self.transport.resume_reading()
 
@@ -283,8 +276,7 @@ class Http1Server(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
-        if self.transport is not None:
-            self.transport.abort()
+        self.transport.abort()
 
     # Inside:
 
@@ -444,9 +436,8 @@ class Http1Server(asyncio.Protocol):
                 sink.refused(self.listener.plan.name, error.code, self.caller.address)
         reply = reply_for(error.code)
         text = f"sidecar: {reply.sentence} (code {error.code}, flag {reply.flag})\n".encode()
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(_own(reply, text, b"", keep=False, version=11, bodiless=False))
-            self._linger()
+        self.transport.write(_own(reply, text, b"", keep=False, version=11, bodiless=False))
+        self._linger()
 
     def _due(self, now: float) -> None:
         """The timer has come up: whose it is depends on the state."""
@@ -478,23 +469,17 @@ class Http1Server(asyncio.Protocol):
 
     def _close(self) -> None:
         self.state = CLOSED
-        if self.transport is not None:
-            self.transport.close()
-            if self.transport.get_write_buffer_size():  # it may never be read
-                self._arm(self.listener.plan.stream_idle_timeout)
+        self.transport.close()
+        if self.transport.get_write_buffer_size():  # it may never be read
+            self._arm(self.listener.plan.stream_idle_timeout)
 
     def _linger(self) -> None:
         """Close our direction; drop what still comes, so that no reset destroys the answer."""
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            return
         self.state = LINGERING
-        if transport.can_write_eof():
-            transport.write_eof()
+        if not self.transport.is_closing():
+            self.transport.write_eof()
             self.resume()
             self._arm(LINGER)
-        else:
-            self._close()
 
 
 def _own(
