@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
-    from sidecar.core.pool import Lender, Waiter
+    from sidecar.core.pool import Lender, Place
 
 
 HTTP1, HTTP2 = range(2)  # which of an endpoint's pools
@@ -20,9 +20,14 @@ class Pool:
 
     def __init__(self, streams: int) -> None:
         self.idle: Final[list[Lender]] = []
-        self.waiting: Final[deque[Waiter]] = deque()
+        self.waiting: Final[deque[Place]] = deque()
         self.dialling = 0  # connections on their way, for whoever waits
         self.streams = streams  # requests that one of them is expected to carry at once
+
+    @property
+    def is_short(self) -> bool:
+        """More wait than the connections on their way will carry."""
+        return len(self.waiting) > self.dialling * self.streams
 
 
 @final

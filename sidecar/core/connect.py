@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def begin(
-    engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, kind: int, owner: pool.Waiter | None
+    engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, kind: int, owner: pool.Place | None
 ) -> None:
     """Begin a connection: for `owner` alone (whom its PROXY header names), or for whoever waits."""
     protocol: Http1Client | Http2Client | Choice
@@ -28,7 +28,8 @@ def begin(
         protocol = Choice(engine, cluster, endpoint, kind, owner)
     else:
         protocol = Http2Client(engine, cluster, endpoint, kind, owner)
-    cluster.dial(cluster, endpoint, protocol, None if owner is None else owner.caller)
+    waiter = None if owner is None else owner.waiter
+    cluster.dial(cluster, endpoint, protocol, None if waiter is None else waiter.caller)
 
 
 @final
@@ -43,7 +44,7 @@ class Choice(asyncio.Protocol):
         cluster: ClusterPlan,
         endpoint: Endpoint,
         kind: int,
-        owner: pool.Waiter | None,
+        owner: pool.Place | None,
     ) -> None:
         self._engine: Final = engine
         self._cluster: Final = cluster

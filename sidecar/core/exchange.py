@@ -10,13 +10,13 @@ reply from the table in `replies`, or a cut.  Nothing here waits: whoever has so
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core import pool
 from sidecar.core.heads import request_edits
 from sidecar.core.plan import IDEMPOTENT, ClusterPlan, RoutePlan
 from sidecar.core.replies import Reply, reply_for
-from sidecar.core.timers import NEVER, Timer
+from sidecar.core.timers import NEVER
 from sidecar.errors import OverloadError, UpstreamError
 from sidecar.traffic.backoff import full_jitter
 from sidecar.traffic.budget import may_retry
@@ -24,6 +24,7 @@ from sidecar.traffic.budget import may_retry
 if TYPE_CHECKING:
     from sidecar.core.book import Endpoint
     from sidecar.core.plan import ListenerPlan
+    from sidecar.core.sides import Downstream, Upstream
     from sidecar.core.types import Caller, Engine
     from sidecar.wire.fields import Field, Fields, RequestHead, ResponseHead
 
@@ -40,66 +41,6 @@ STEPS: Final = (
 )
 
 HOLD_LIMIT: Final = 65536  # octets of body held while no connection is there, before reading stops
-
-
-class Downstream(Protocol):
-    """The caller's side of one exchange."""
-
-    @property
-    def timer(self) -> Timer:
-        """Free for the exchange's use while it lasts; its callback calls `Exchange.due`."""
-
-    def respond(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
-        """Send the response's head, and the first of its body."""
-
-    def inform(self, head: ResponseHead) -> None:
-        """Send an interim response (1xx, not 101)."""
-
-    def write(self, data: bytes) -> None:
-        """Send more of the body."""
-
-    def finish(self, trailers: Fields | None) -> None:
-        """End the body."""
-
-    def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
-        """Send a whole response of our own; `fields` is a block of field lines."""
-
-    def cut(self) -> None:
-        """End a response that has begun and cannot be ended properly."""
-
-    def closed(self) -> None:
-        """Both directions are over: go on to the next request."""
-
-    def pause(self) -> None:
-        """Stop reading the request's body."""
-
-    def resume(self) -> None:
-        """Go on reading it."""
-
-
-class Upstream(Protocol):
-    """The endpoint's side of one attempt."""
-
-    def request(self, exchange: Exchange, body: bytes, *, end: bool) -> None:
-        """Send the request's head, with what there is of its body."""
-
-    def write(self, data: bytes) -> None:
-        """Send more of the body."""
-
-    def finish(self, trailers: Fields | None) -> None:
-        """End the body."""
-
-    def pause(self) -> None:
-        """Stop reading the response."""
-
-    def resume(self) -> None:
-        """Go on reading it."""
-
-    def release(self) -> None:
-        """The exchange is over and has no more use for it."""
-
-    def close(self) -> None:
-        """End the attempt at once; nobody is told."""
 
 
 @final
@@ -127,9 +68,11 @@ class Exchange:
         "held_size",
         "listener",
         "moved",
+        "place",
         "request_done",
         "request_id",
         "response_done",
+        "retry_at",
         "retrying",
         "route",
         "route_deadline",
@@ -142,7 +85,6 @@ class Exchange:
         "tried",
         "try_deadline",
         "upstream_ms",
-        "waiting",
         "wall",
     )
 
@@ -170,7 +112,7 @@ class Exchange:
         self.client: Upstream | None = None
         self.tried: tuple[Endpoint, ...] = ()
         self.attempts = 0
-        self.waiting = False  # in a pool's queue
+        self.place: pool.Place | None = None  # where a connection is waited for
         self.fresh = False  # the next attempt must not use a pooled connection
         self.retrying = False  # counted among the cluster's retries
         self.held: list[bytes] | None = []  # the body so far, for the next attempt; None: let go
@@ -188,6 +130,7 @@ class Exchange:
         self.upstream_ms = -1.0
         self.route_deadline = NEVER
         self.try_deadline = NEVER
+        self.retry_at = NEVER  # when the back-off before the next attempt is over
         self.moved = self.started  # when an octet last moved, either way
         self.extra: list[Field] = []  # fields of ours, sent after the caller's
         self.fields: dict[str, str] | None = None  # what filters add to the access log
@@ -285,9 +228,6 @@ class Exchange:
 
     def upstream_ready(self, client: Upstream) -> None:
         """A connection is there: send the request, with as much of the body as there is."""
-        if self.state > STREAMING:
-            client.release()
-            return
         self.client = client
         self.step(STREAMING)
         self.sent_at = self.engine.now()
@@ -296,10 +236,9 @@ class Exchange:
         assert self.route is not None
         if self.held_size > self.route.buffer_limit:
             self.held = None
-        paused = self.held_size > HOLD_LIMIT
+        if body:
+            self.downstream.resume()  # first: the body may fill the connection, and pause it again
         client.request(self, body, end=self.request_done)
-        if paused and self.client is client:
-            self.downstream.resume()
 
     def upstream_failed(self, error: UpstreamError) -> None:
         """No connection came about."""
@@ -321,17 +260,19 @@ class Exchange:
                 self.client = None
             self._again(UpstreamError("retries-exhausted", f"status {head.status}", sent=True))
             return
-        self.status = head.status
         self.upstream_ms = (now - self.sent_at) * 1000
         self.moved = now
         self.held = None
         self.bytes_out = len(body)
+        for stop in route.on_response:
+            stop.on_response(self, head)
+        self.status = head.status  # from here on there is no other answer
         if not end:
             self.route_deadline = self.try_deadline = NEVER
             self._arm()
-        for stop in route.on_response:
-            stop.on_response(self, head)
         self.response_done = end
+        if head.status == 101:
+            self.request_done = False  # what comes now from the caller is the tunnel's
         self.downstream.respond(head, body, end=end)
         if end:
             self._response_over()
@@ -347,6 +288,13 @@ class Exchange:
         self.response_done = True
         self.downstream.finish(trailers)
         self._response_over()
+
+    def response_half(self) -> None:
+        """The endpoint of a tunnel has said all; it may still be spoken to."""
+        self.response_done = True
+        self.downstream.finish(None)
+        if self.request_done:
+            self._complete()
 
     def upstream_lost(self, error: UpstreamError) -> None:
         """The connection died under us, before the response was whole."""
@@ -372,8 +320,10 @@ class Exchange:
             self.fail("upstream-timeout")
         elif now >= self.try_deadline:
             self.try_deadline = NEVER
-            self._attempt_failed(UpstreamError("per-try-timeout", "no response head", sent=True))
-        elif self.sent_at == NEVER:
+            sent = self.client is not None
+            self._attempt_failed(UpstreamError("per-try-timeout", "no response head", sent=sent))
+        elif now >= self.retry_at:
+            self.retry_at = NEVER
             self._attempt()
         elif now >= self.moved + self.listener.stream_idle_timeout > self.moved:
             self._drop_client()
@@ -385,7 +335,12 @@ class Exchange:
 
     def _arm(self) -> None:
         idle = self.listener.stream_idle_timeout
-        deadline = min(self.route_deadline, self.try_deadline, self.moved + idle if idle else NEVER)
+        deadline = min(
+            self.route_deadline,
+            self.try_deadline,
+            self.retry_at,
+            self.moved + idle if idle else NEVER,
+        )
         self.engine.wheel.arm(self.downstream.timer, deadline)
 
     def _attempt(self) -> None:
@@ -424,15 +379,7 @@ class Exchange:
 
     def _attempt_failed(self, error: UpstreamError) -> None:
         """The one road of everything that goes wrong between pick and the end of the response."""
-        self.waiting = False
-        endpoint = self.endpoint
-        if endpoint is not None:
-            endpoint.failures += 1
-        client, self.client = self.client, None
-        if client is not None:
-            client.close()
-        if self.state >= REPLYING:
-            return
+        self._drop_client(failed=True)
         if self.status:  # a head has gone out: nothing can be said any more
             reply = reply_for(error.code)
             self.code, self.flag, self.detail = error.code, reply.flag, error.detail
@@ -489,11 +436,11 @@ class Exchange:
         client, self.client = self.client, None
         if client is not None:
             client.close()
-        if endpoint is not None:
-            endpoint.active -= 1
-            if not self.fresh:
-                self.tried = (*self.tried, endpoint)
-                self.endpoint = None
+        assert endpoint is not None
+        endpoint.active -= 1
+        if not self.fresh:
+            self.tried = (*self.tried, endpoint)
+            self.endpoint = None
         if not self.retrying:
             self.retrying = True
             cluster.state.retries += 1
@@ -504,16 +451,15 @@ class Exchange:
         wait = full_jitter(
             self.attempts, route.retry.backoff, route.retry.backoff_max, self.engine.draw()
         )
-        self.sent_at = NEVER  # says to `due` that an attempt is what is awaited
+        self.retry_at = self.engine.now() + wait
         self.try_deadline = NEVER
         self.detail = error.detail
-        self.engine.wheel.arm(self.downstream.timer, self.engine.now() + wait)
+        self._arm()
 
     def fail(self, code: str, detail: str = "") -> None:
         """Answer by ourselves, from the table; or cut, when a head has gone out already."""
         reply = reply_for(code)
         self.code, self.flag, self.detail = code, reply.flag, detail
-        self.waiting = False
         if self.status:
             self._finish(cut=True)
             return
@@ -547,19 +493,18 @@ class Exchange:
             self._complete()
             return
         # An early answer: the endpoint wants no more of the body, so its connection is spent.
-        client, self.client = self.client, None
-        if client is not None:
-            client.close()
+        self._drop_client()
         self._finish()
 
     def _complete(self) -> None:
         client, self.client = self.client, None
-        if client is not None:
-            client.release()
+        assert client is not None
+        client.release()
         self._finish()
 
     def _drop_client(self, *, failed: bool = False) -> None:
-        self.waiting = False
+        if self.place is not None:
+            self.place.leave()
         client, self.client = self.client, None
         if failed and self.endpoint is not None:
             self.endpoint.failures += 1
@@ -581,9 +526,15 @@ class Exchange:
         route = self.route
         if route is not None:
             for stop in route.on_finish:
-                stop.on_finish(self)
+                try:
+                    stop.on_finish(self)
+                except Exception as error:  # noqa: BLE001 - a plug-in's bug must not keep the caller
+                    self.engine.bug("on_finish", error)
         for sink in self.engine.sinks:
-            sink.exchange(self)
+            try:
+                sink.exchange(self)
+            except Exception as error:  # noqa: BLE001 - nor must a sink's
+                self.engine.bug("sink", error)
         if cut:
             self.downstream.cut()
         else:

@@ -44,6 +44,7 @@ class Http1Client(asyncio.Protocol):
         "endpoint",
         "engine",
         "exchange",
+        "full",
         "generation",
         "interim",
         "is_open",
@@ -66,7 +67,7 @@ class Http1Client(asyncio.Protocol):
         cluster: ClusterPlan,
         endpoint: Endpoint,
         kind: int,
-        owner: pool.Waiter | None = None,
+        owner: pool.Place | None = None,
     ) -> None:
         self.owner = owner  # the only one it is for (PROXY protocol); None: whoever waits
         self.kind: Final = kind  # which of the endpoint's pools
@@ -74,19 +75,20 @@ class Http1Client(asyncio.Protocol):
         self.cluster: Final = cluster
         self.endpoint: Final = endpoint
         self.generation: Final = cluster.state.generation
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport  # once it is there
         self.exchange: Exchange | None = None
         self.timer: Final = Timer(self._idle_over)
         self.buffer = b""
         self.searched = 0
         self.body: BodyReader | None = None
         self.chunked = False  # the request's body goes out in chunks
+        self.full = False  # the endpoint reads slowly
         self.interim = 0
         self.is_open = False
         self.keep = False
         self.paused = False
         self.received = False  # any octet of the present response
-        self.sent_all = False
+        self.sent_all = True  # nothing of a request is still to come
         self.tunnel = False
         self.used = 0
 
@@ -103,8 +105,6 @@ class Http1Client(asyncio.Protocol):
         self.transport = transport
         self.is_open = True
         owner, self.owner = self.owner, None
-        if owner is None:
-            self._rest()
         pool.dialled(self.engine, self.cluster, self.endpoint, self.kind, self, owner)
 
     def dial_failed(self, error: UpstreamError) -> None:
@@ -117,6 +117,11 @@ class Http1Client(asyncio.Protocol):
     def is_unused(self) -> bool:
         """It carries no request."""
         return self.exchange is None
+
+    def join(self) -> None:
+        """Rest until the next request."""
+        self.endpoint.pools[self.kind].idle.append(self)
+        self.engine.wheel.arm(self.timer, self.engine.now() + self.cluster.idle_timeout)
 
     def lease(self) -> Http1Client:
         """Return itself: it carries one request at a time, and is in no pool meanwhile."""
@@ -140,19 +145,15 @@ class Http1Client(asyncio.Protocol):
         self.sent_all = end
         chunked = self.chunked = head.chunked
         if head.pairs is None:
-            parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n", head.block]
+            lines = head.block
         else:
-            chunked = self.chunked = head.length is None and not end
+            chunked = self.chunked = head.length is None and head.upgrade is None
             lines = head.as_lines(host=head.authority, chunked=chunked)
-            parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n", lines]
-        for field in exchange.extra:
-            parts.append(b"%b: %b\r\n" % field)
+        parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n", lines]
+        parts += [b"%b: %b\r\n" % field for field in exchange.extra]
         if head.version == 10 and b"host" not in head.found:
-            parts.append(
-                b"Host: "
-                + (self.endpoint.address.encode() if self.endpoint.host else b"")
-                + b"\r\n"
-            )
+            own = self.endpoint.address.encode() if self.endpoint.host else b""
+            parts.append(b"Host: " + own + b"\r\n")
         if head.upgrade is not None and (head.length == 0 or head.version == 20):
             parts += (b"Connection: Upgrade\r\nUpgrade: ", head.upgrade, b"\r\n")
             if head.version == 20 and head.get(b"sec-websocket-key") is None:
@@ -165,35 +166,29 @@ class Http1Client(asyncio.Protocol):
                 parts.append(encode_last_chunk(trailer_lines(exchange.trailers)))
         elif body:
             parts.append(body)
-        assert self.transport is not None
         self.transport.write(b"".join(parts))
 
     def write(self, data: bytes) -> None:
         """Send more of the request's body."""
-        if self.is_open and self.transport is not None:
-            self.transport.write(encode_chunk(data) if self.chunked else data)
+        self.transport.write(encode_chunk(data) if self.chunked else data)
 
     def finish(self, trailers: Fields | None) -> None:
         """End the request's body."""
         self.sent_all = True
-        if not self.is_open or self.transport is None:
-            return
         if self.chunked:
-            self.transport.write(
-                encode_last_chunk(trailer_lines(trailers)) if trailers else LAST_CHUNK
-            )
-        elif self.tunnel and self.transport.can_write_eof():
+            last = encode_last_chunk(trailer_lines(trailers)) if trailers else LAST_CHUNK
+            self.transport.write(last)
+        elif self.tunnel:
             self.transport.write_eof()
 
     def pause(self) -> None:
         """Stop reading the response."""
-        if not self.paused and self.is_open and self.transport is not None:
-            self.paused = True
-            self.transport.pause_reading()
+        self.paused = True
+        self.transport.pause_reading()
 
     def resume(self) -> None:
         """Go on reading it."""
-        if self.paused and self.is_open and self.transport is not None:
+        if self.paused:
             self.paused = False
             self.transport.resume_reading()
 
@@ -206,6 +201,7 @@ class Http1Client(asyncio.Protocol):
             not self.keep
             or not self.sent_all
             or not self.is_open
+            or self.full
             or self.tunnel
             or self.generation != self.cluster.state.generation
             or self.engine.draining
@@ -215,10 +211,7 @@ class Http1Client(asyncio.Protocol):
             self.close()
             return
         self.resume()
-        self._rest()
-        waiting = self.endpoint.pools[self.kind]
-        if waiting.waiting:
-            pool.give(self.cluster, waiting)
+        pool.free(self.cluster, self.endpoint.pools[self.kind], self)
 
     def close(self) -> None:
         """Close at once; nobody is told."""
@@ -226,11 +219,14 @@ class Http1Client(asyncio.Protocol):
         if self.is_open:
             self.is_open = False
             self._leave()
-            assert self.transport is not None
-            if self.paused or not self.sent_all:
-                self.transport.abort()  # what is buffered would go nowhere
-            else:
-                self.transport.close()
+            transport = self.transport
+            unsent = transport.get_write_buffer_size()
+            if self.paused or not self.sent_all or (unsent and not self.tunnel):
+                transport.abort()  # what is buffered is of no use to anybody
+                return
+            transport.close()
+            if unsent:
+                self.engine.wheel.arm(self.timer, self.engine.now() + self.cluster.idle_timeout)
 
     # The transport says:
 
@@ -243,18 +239,20 @@ class Http1Client(asyncio.Protocol):
         try:
             self._read(exchange, data)
         except DownstreamError as error:
-            self._broken(exchange, f"{error.code}: {error.detail}")
+            self._broken("upstream-protocol", f"{error.code}: {error.detail}")
         except Exception as error:  # noqa: BLE001 - a bug may end an exchange, never the process
             self.engine.bug("http1_client", error)
-            if self.exchange is exchange:
-                self.exchange = None
-                exchange.upstream_lost(UpstreamError("internal-error", "", sent=True))
-            self.close()
+            self._broken("internal-error", "")
 
     def eof_received(self) -> bool:
         """The endpoint will send no more."""
         body, exchange = self.body, self.exchange
-        if exchange is not None and isinstance(body, CloseReader):
+        if exchange is None:
+            self.close()  # at once: no request may take it in this turn of the loop
+        elif self.tunnel:
+            exchange.response_half()
+            return self.is_open  # True keeps the caller's direction open
+        elif isinstance(body, CloseReader):
             body.eof()
             self.exchange = self.body = None
             self.keep = False
@@ -287,11 +285,13 @@ class Http1Client(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The endpoint reads slowly."""
+        self.full = True
         if self.exchange is not None:
             self.exchange.upstream_full()
 
     def resume_writing(self) -> None:
         """It has caught up."""
+        self.full = False
         if self.exchange is not None:
             self.exchange.upstream_writable()
 
@@ -319,8 +319,6 @@ class Http1Client(asyncio.Protocol):
                 self._head(exchange, head, data)
                 return
             self._interim(exchange, head)
-            if self.exchange is not exchange:
-                return
             result = (data and self.cluster.reader.response(data, exchange.head.method)) or None
         self.buffer = data
 
@@ -335,7 +333,9 @@ class Http1Client(asyncio.Protocol):
         """The final head: `data` is what came after it."""
         self.keep = not head.close
         if head.status == 101:
-            if exchange.head.upgrade is None or head.upgrade is None:
+            request = exchange.head
+            asked = request.upgrade is not None and (request.length == 0 or request.version == 20)
+            if not asked or head.upgrade is None:
                 raise DownstreamError("unasked-101", "101 to a request without Upgrade")
             self.tunnel = True
             self.body = CloseReader()
@@ -372,18 +372,14 @@ class Http1Client(asyncio.Protocol):
             self.keep = False
         if piece:
             exchange.response_data(piece)
-        if self.exchange is exchange:
-            exchange.response_end(Fields(body.trailers, {}) if body.trailers else None)
+        exchange.response_end(Fields(body.trailers, {}) if body.trailers else None)
 
-    def _broken(self, exchange: Exchange, detail: str) -> None:
-        if self.exchange is exchange:
-            self.exchange = None
-            exchange.upstream_lost(UpstreamError("upstream-protocol", detail, sent=True))
+    def _broken(self, code: str, detail: str) -> None:
+        """Close, and tell whoever is served by now: after a bug it may be the next exchange."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.upstream_lost(UpstreamError(code, detail, sent=True))
         self.close()
-
-    def _rest(self) -> None:
-        self.endpoint.pools[self.kind].idle.append(self)
-        self.engine.wheel.arm(self.timer, self.engine.now() + self.cluster.idle_timeout)
 
     def _leave(self) -> None:
         idle = self.endpoint.pools[self.kind].idle
@@ -393,4 +389,7 @@ class Http1Client(asyncio.Protocol):
             idle.remove(self)
 
     def _idle_over(self, now: float) -> None:
-        self.close()
+        if self.is_open:
+            self.close()
+        else:
+            self.transport.abort()  # closed, but the endpoint does not read the rest

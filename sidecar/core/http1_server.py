@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast, final
 
-from sidecar.core.exchange import Exchange
+from sidecar.core.exchange import ROUTING, Exchange
+from sidecar.core.http1_reply import own
 from sidecar.core.replies import Reply, reply_for
 from sidecar.core.timers import Timer
 from sidecar.errors import DownstreamError
@@ -29,10 +30,11 @@ LINGER: Final = 2.0  # seconds for the caller to read an answer before the conne
 
 _OK: Final = b"HTTP/1.1 200 OK\r\n"
 
-HEAD, BODY, WAIT, DISCARD, LINGERING, CLOSED = range(6)
+HEAD, BODY, WAIT, DISCARD, NEXT, LINGERING, CLOSED = range(7)
 # HEAD: a request head is awaited.  BODY: the request's body is being read.  WAIT: it is whole, the
-# response is not.  DISCARD: answered early, the rest of the body is read and dropped.  LINGERING:
-# our side is closed, the caller's octets are dropped until it closes.
+# response is not.  DISCARD: answered early, the rest of the body is read and dropped.  NEXT: both
+# are over, and the next request waits for its turn.  LINGERING: our side is closed, the caller's
+# octets are dropped until it closes.
 
 
 @final
@@ -45,7 +47,10 @@ class Http1Server(asyncio.Protocol):
         "caller",
         "chunked",
         "discarded",
+        "ended",
         "exchange",
+        "full",
+        "is_reading_on",
         "keep",
         "listener",
         "paused",
@@ -58,7 +63,7 @@ class Http1Server(asyncio.Protocol):
     def __init__(self, listener: ListenerState, caller: Caller) -> None:
         self.listener: Final = listener
         self.caller: Final = caller
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport  # from connection_made on
         self.timer: Final = Timer(self._due)
         self.state = HEAD
         self.buffer = b""
@@ -66,6 +71,9 @@ class Http1Server(asyncio.Protocol):
         self.body: LengthReader | ChunkedReader | CloseReader | None = None
         self.chunked = False  # the response's body goes out in chunks
         self.discarded = 0
+        self.ended = False  # the caller will send no more
+        self.full = False  # the caller reads slowly
+        self.is_reading_on = False  # `_read_on` is at work
         self.keep = True
         self.paused = False
         self.tunnel = False
@@ -86,11 +94,7 @@ class Http1Server(asyncio.Protocol):
         except DownstreamError as error:
             self._refuse(error)
         except Exception as error:  # noqa: BLE001 - a bug may end an exchange, never the process
-            self.listener.engine.bug("http1_server", error)
-            exchange, self.exchange = self.exchange, None
-            self.abort()
-            if exchange is not None:
-                exchange.downstream_lost("internal-error")
+            self._end_by_bug(error)
 
     def eof_received(self) -> bool:
         """The caller will send no more; a request under way is still answered."""
@@ -101,8 +105,8 @@ class Http1Server(asyncio.Protocol):
             exchange, self.exchange = self.exchange, None
             exchange.downstream_lost("body-cut")
             return False
-        self.keep = False
-        return self.state == WAIT  # True keeps our own direction open
+        self.ended = True
+        return self.state in (WAIT, NEXT)  # True keeps our own direction open
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
@@ -115,23 +119,26 @@ class Http1Server(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The caller reads slowly."""
+        self.full = True
         if self.exchange is not None:
             self.exchange.downstream_full()
 
     def resume_writing(self) -> None:
         """It has caught up."""
+        self.full = False
         if self.exchange is not None:
             self.exchange.downstream_ready()
+        elif self.state == NEXT:
+            self._next()
 
     # The exchange says:
 
     def respond(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
         """Send the response's head, and the first of its body, in one write."""
         exchange = self.exchange
-        if exchange is None or self.transport is None:
-            return
+        assert exchange is not None
         request = exchange.head
-        keep = self.keep = self.keep and not request.close and not self.listener.engine.draining
+        keep = self.keep = self._may_keep(request)
         bodiless = request.method == b"HEAD" or head.status in (204, 304)
         self.chunked = False
         if head.status == 101:
@@ -165,9 +172,8 @@ class Http1Server(asyncio.Protocol):
             self.chunked = False
         if self.tunnel:
             tail = b"\r\n"
-        elif not keep or (self.state == BODY and end):
-            self.keep = keep and not request.expect
-            tail = b"\r\n" if self.keep else b"Connection: close\r\n\r\n"
+        elif not keep:
+            tail = b"Connection: close\r\n\r\n"
         else:
             tail = b"Connection: keep-alive\r\n\r\n" if request.version == 10 else b"\r\n"
         if self.chunked:
@@ -176,46 +182,37 @@ class Http1Server(asyncio.Protocol):
             if end:
                 body += LAST_CHUNK
         self.transport.write(b"".join((line, block, tail, body)))
+        if self.tunnel:
+            self._open_tunnel(exchange)
 
     def inform(self, head: ResponseHead) -> None:
         """Send an interim response."""
-        if self.transport is not None:
-            if head.status == 100 and self.exchange is not None:
-                self.exchange.head.expect = False  # the body may come now
-            reason = head.reason or reason_phrase(head.status)
-            line = b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, reason, head.as_lines())
-            self.transport.write(line)
+        exchange = self.exchange
+        assert exchange is not None
+        if head.status == 100:
+            exchange.head.expect = False  # the body may come now
+        reason = head.reason or reason_phrase(head.status)
+        self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.status, reason, head.as_lines()))
 
     def write(self, data: bytes) -> None:
         """Send more of the body."""
-        if self.transport is not None:
-            self.transport.write(encode_chunk(data) if self.chunked else data)
+        self.transport.write(encode_chunk(data) if self.chunked else data)
 
     def finish(self, trailers: Fields | None) -> None:
         """End the body."""
-        if self.transport is None:
-            return
         if self.chunked:
-            self.transport.write(
-                encode_last_chunk(trailer_lines(trailers)) if trailers else LAST_CHUNK
-            )
+            last = encode_last_chunk(trailer_lines(trailers)) if trailers else LAST_CHUNK
+            self.transport.write(last)
         elif self.tunnel:
-            self.keep = False
+            self.transport.write_eof()
 
     def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
         """Send a whole response of our own."""
         exchange = self.exchange
-        if self.transport is None or exchange is None or reply.status == 499:
-            return
-        keep = self.keep = (
-            self.keep
-            and not exchange.head.close
-            and not self.listener.engine.draining
-            and not exchange.head.expect
-            and reply.flag != "DPE"
-        )
+        assert exchange is not None
+        keep = self.keep = self._may_keep(exchange.head) and reply.flag != "DPE"
         self.transport.write(
-            _own(
+            own(
                 reply,
                 text,
                 fields,
@@ -230,11 +227,10 @@ class Http1Server(asyncio.Protocol):
         self.exchange = None
         self.keep = False
         self.state = CLOSED
-        if self.transport is not None:
-            if self.chunked:
-                self.transport.close()  # the missing last chunk tells
-            else:
-                self.transport.abort()
+        if self.chunked:
+            self._close()  # the missing last chunk tells
+        else:
+            self.transport.abort()
 
     def closed(self) -> None:
         """The exchange is over: go on with the next request, or close."""
@@ -244,7 +240,10 @@ class Http1Server(asyncio.Protocol):
         if self.tunnel or (not self.keep and self.state != BODY):
             self._close()
         elif self.state == BODY:
-            if self.keep:
+            if self.keep and self.body is not None and self.body.done:
+                self.buffer = self.body.rest  # all of it was there already
+                self._next()
+            elif self.keep:
                 self.state = DISCARD
                 self.resume()
                 self._arm(LINGER)
@@ -255,13 +254,13 @@ class Http1Server(asyncio.Protocol):
 
     def pause(self) -> None:
         """Stop reading the request's body."""
-        if not self.paused and self.transport is not None and not self.transport.is_closing():
+        if not self.paused:
             self.paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Go on reading it."""
-        if self.paused and self.transport is not None and not self.transport.is_closing():
+        if self.paused:
             self.paused = False
             self.transport.resume_reading()
 
@@ -275,8 +274,7 @@ class Http1Server(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once."""
-        if self.transport is not None:
-            self.transport.abort()
+        self.transport.abort()
 
     # Inside:
 
@@ -294,6 +292,26 @@ class Http1Server(asyncio.Protocol):
                 self.keep = False
         return head.as_lines(chunked=self.chunked)
 
+    def _may_keep(self, request: RequestHead) -> bool:
+        """Say whether the connection may serve another request behind the response to this one."""
+        return (
+            self.keep
+            and not request.close
+            and not self.listener.engine.draining
+            # An answer in place of `100 Continue`: whether the body comes is the caller's choice.
+            and not (request.expect and self.state == BODY)
+            and not (self.ended and not self.buffer)
+        )
+
+    def _open_tunnel(self, exchange: Exchange) -> None:
+        """Hand on what came behind the request: it was meant for who answered 101."""
+        data, self.buffer = self.buffer, b""
+        self.resume()
+        if data:
+            exchange.request_data(data)
+        if self.ended:
+            exchange.request_end(None)
+
     def _read(self, data: bytes) -> None:
         state = self.state
         if state == HEAD:
@@ -305,7 +323,7 @@ class Http1Server(asyncio.Protocol):
             self._head(data, known)
         elif state in (BODY, DISCARD):
             self._body(data)
-        elif state == WAIT:
+        elif state in (WAIT, NEXT):
             self.buffer += data  # pipelined: its turn comes
             if len(self.buffer) > PIPELINE_LIMIT:
                 self.pause()
@@ -374,15 +392,37 @@ class Http1Server(asyncio.Protocol):
         """Go on to the next request; it may be in the buffer already."""
         self.body = None
         self.discarded = 0
-        self.resume()
-        if self.listener.engine.draining:
+        if self.listener.engine.draining or not self.keep:
             self._close()
-            return
-        buffer = self.buffer
-        self._await_head()
-        if buffer:
-            self.buffer = b""
-            self.data_received(buffer)
+        elif self.full:
+            # Else a caller that asks and asks and reads nothing would fill our memory with answers.
+            self.state = NEXT
+            self._arm(self.listener.plan.stream_idle_timeout)
+        elif self.buffer:
+            self.state = NEXT
+            if not self.is_reading_on:
+                self._read_on()
+        elif self.ended:
+            self._close()
+        else:
+            self.resume()
+            self._await_head()
+
+    def _read_on(self) -> None:
+        """Serve what is in the buffer; a loop, since each request may be answered at once."""
+        self.is_reading_on = True
+        while self.state == NEXT and not self.full:
+            data, self.buffer = self.buffer, b""
+            self.resume()
+            self._await_head()
+            if data:
+                self.data_received(data)
+        self.is_reading_on = False
+        if self.ended and self.state in (HEAD, BODY):  # the last request is not whole
+            exchange, self.exchange = self.exchange, None
+            self._close()
+            if exchange is not None:
+                exchange.downstream_lost("body-cut")
 
     def _await_head(self) -> None:
         self.state = HEAD
@@ -391,34 +431,46 @@ class Http1Server(asyncio.Protocol):
     def _refuse(self, error: DownstreamError) -> None:
         """Answer a broken request, which no exchange may see, and close."""
         exchange, self.exchange = self.exchange, None
-        reply = reply_for(error.code)
         self.keep = False
-        if exchange is not None and exchange.state != 0:
-            answered = exchange.status != 0
-            self.exchange = None
+        if self.state == DISCARD:  # it has its answer; a second one would be taken for the next's
+            self._linger()
+            return
+        self.state = LINGERING  # before the exchange ends, which else would end the connection
+        if exchange is not None and exchange.state != ROUTING:
+            is_answered = exchange.status != 0
             exchange.downstream_lost(error.code, error.detail)
-            if answered:
+            if is_answered:
                 self.abort()
                 return
         else:
             engine = self.listener.engine
             for sink in engine.sinks:
                 sink.refused(self.listener.plan.name, error.code, self.caller.address)
+        reply = reply_for(error.code)
         text = f"sidecar: {reply.sentence} (code {error.code}, flag {reply.flag})\n".encode()
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(_own(reply, text, b"", keep=False, version=11, bodiless=False))
-            self._linger()
+        self.transport.write(own(reply, text, b"", keep=False, version=11, bodiless=False))
+        self._linger()
 
     def _due(self, now: float) -> None:
         """The timer has come up: whose it is depends on the state."""
         if self.exchange is not None:
-            self.exchange.due(now)
+            try:
+                self.exchange.due(now)
+            except Exception as error:  # noqa: BLE001 - other timers of this tick must come up too
+                self._end_by_bug(error)
         elif self.state == HEAD and self.buffer:
             self._refuse(DownstreamError("request-head-timeout", "the head is not whole"))
-        elif self.state == LINGERING:
-            self.abort()
+        elif self.state in (NEXT, LINGERING, CLOSED):
+            self.abort()  # what is written would never be read
         else:
             self._close()
+
+    def _end_by_bug(self, error: Exception) -> None:
+        self.listener.engine.bug("http1_server", error)
+        exchange, self.exchange = self.exchange, None
+        self.abort()
+        if exchange is not None:
+            exchange.downstream_lost("internal-error")
 
     def _arm(self, seconds: float) -> None:
         engine = self.listener.engine
@@ -429,49 +481,14 @@ class Http1Server(asyncio.Protocol):
 
     def _close(self) -> None:
         self.state = CLOSED
-        if self.transport is not None:
-            self.transport.close()
+        self.transport.close()
+        if self.transport.get_write_buffer_size():  # it may never be read
+            self._arm(self.listener.plan.stream_idle_timeout)
 
     def _linger(self) -> None:
         """Close our direction; drop what still comes, so that no reset destroys the answer."""
-        transport = self.transport
-        if transport is None or transport.is_closing():
-            return
         self.state = LINGERING
-        if transport.can_write_eof():
-            transport.write_eof()
+        if not self.transport.is_closing():
+            self.transport.write_eof()
             self.resume()
             self._arm(LINGER)
-        else:
-            self._close()
-
-
-def _own(
-    reply: Reply, text: bytes, fields: bytes, *, keep: bool, version: int, bodiless: bool
-) -> bytes:
-    """Return the octets of a whole response of our own."""
-    connection = (
-        b""
-        if keep and version == 11
-        else b"Connection: keep-alive\r\n"
-        if keep
-        else (b"Connection: close\r\n")
-    )
-    return (
-        b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b%b\r\n%b"
-        % (
-            reply.status,
-            reason_phrase(reply.status),
-            len(text),
-            fields,
-            connection,
-            b"" if bodiless else text,
-        )
-    )
-
-
-def own_reply(code: str) -> bytes:
-    """Return a whole response for `code`, for a connection that is closed after it."""
-    reply = reply_for(code)
-    text = f"sidecar: {reply.sentence} (code {code}, flag {reply.flag})\n".encode()
-    return _own(reply, text, b"", keep=False, version=11, bodiless=False)

@@ -60,7 +60,7 @@ class Http2Client(Http2Connection):
         cluster: ClusterPlan,
         endpoint: Endpoint,
         kind: int,
-        owner: pool.Waiter | None = None,
+        owner: pool.Place | None = None,
     ) -> None:
         super().__init__(engine)
         self.cluster: Final = cluster
@@ -98,8 +98,6 @@ class Http2Client(Http2Connection):
             max_fields=cluster.reader.max_fields,
         )
         owner, self.owner = self.owner, None
-        if owner is None:
-            self._join()
         pool.dialled(self.engine, cluster, self.endpoint, self.kind, self, owner)
         if not self.link.streams:
             self._arm_idle()
@@ -115,6 +113,12 @@ class Http2Client(Http2Connection):
     def is_unused(self) -> bool:
         """It carries no request."""
         return not self.link.streams
+
+    def join(self) -> None:
+        """Be among those that have room."""
+        idle = self.endpoint.pools[self.kind].idle
+        if self not in idle:
+            idle.append(self)
 
     def lease(self) -> Http2Attempt:
         """Return one stream; leave the pool with the last one that the peer allows."""
@@ -175,7 +179,10 @@ class Http2Client(Http2Connection):
         if data:
             exchange.response_data(data)
         if end and attempt.exchange is exchange:
-            exchange.response_end(None)
+            if attempt.tunnel:
+                exchange.response_half()
+            else:
+                exchange.response_end(None)
 
     def ended_early(self, stream: Stream, code: int, detail: str) -> None:
         """The endpoint has reset the stream, or was reset for what it did."""
@@ -203,8 +210,7 @@ class Http2Client(Http2Connection):
         """The endpoint's SETTINGS are there: it may allow more streams than we thought, or fewer."""
         if not self.leaving:
             if self.link.room > 0:
-                self._join()
-                self._serve()
+                pool.free(self.cluster, self.endpoint.pools[self.kind], self)
             else:
                 self._leave()
 
@@ -280,18 +286,7 @@ class Http2Client(Http2Connection):
         if not self.link.streams:
             self._arm_idle()
         if self.link.room > 0:
-            self._join()
-            self._serve()
-
-    def _serve(self) -> None:
-        waiting = self.endpoint.pools[self.kind]
-        if waiting.waiting:
-            pool.give(self.cluster, waiting)
-
-    def _join(self) -> None:
-        idle = self.endpoint.pools[self.kind].idle
-        if self not in idle:
-            idle.append(self)
+            pool.free(self.cluster, self.endpoint.pools[self.kind], self)
 
     def _leave(self) -> None:
         idle = self.endpoint.pools[self.kind].idle
@@ -321,7 +316,7 @@ class Http2Client(Http2Connection):
 class Http2Attempt:
     """The upstream side of one attempt: one stream."""
 
-    __slots__ = ("answered", "connection", "exchange", "interim", "link", "stream")
+    __slots__ = ("answered", "connection", "exchange", "interim", "link", "stream", "tunnel")
 
     def __init__(self, connection: Http2Client) -> None:
         self.connection: Final = connection
@@ -330,6 +325,7 @@ class Http2Attempt:
         stream.user = self
         self.exchange: Exchange | None = None
         self.answered = False
+        self.tunnel = False
         self.interim = 0
 
     def request(self, exchange: Exchange, body: bytes, *, end: bool) -> None:
@@ -436,6 +432,7 @@ class Http2Attempt:
 
     def _opened(self, exchange: Exchange, head: ResponseHead) -> None:
         """A tunnel is open: say it as HTTP/1.1 does (RFC 8441 §5)."""
+        self.tunnel = True
         head.status = 101
         head.upgrade = exchange.head.upgrade
         head.length = None

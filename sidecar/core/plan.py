@@ -15,7 +15,7 @@ from sidecar.wire.http2 import Link
 from sidecar.wire.http2_fields import FieldReader
 
 if TYPE_CHECKING:
-    from sidecar.core.pool import Waiter
+    from sidecar.core.pool import Place
     from sidecar.core.types import Caller, Engine
     from sidecar.errors import UpstreamError
 
@@ -26,7 +26,7 @@ Condition = Callable[[RequestHead], bool]
 
 Dial = Callable[["ClusterPlan", Endpoint, "Dialled", "Caller | None"], None]
 
-Begin = Callable[["Engine", "ClusterPlan", Endpoint, int, "Waiter | None"], None]
+Begin = Callable[["Engine", "ClusterPlan", Endpoint, int, "Place | None"], None]
 
 PROTOCOL_HTTP1, PROTOCOL_HTTP2, PROTOCOL_AUTO, PROTOCOL_SAME = range(4)
 # AUTO: as ALPN has it.  SAME: what the caller speaks.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from sidecar.errors import OverloadError, UpstreamError
 
 if TYPE_CHECKING:
     from sidecar.core.book import Endpoint, Pool
-    from sidecar.core.exchange import Upstream
     from sidecar.core.plan import ClusterPlan
+    from sidecar.core.sides import Upstream
     from sidecar.core.types import Caller, Engine
 
 
@@ -21,12 +21,15 @@ class Lender(Protocol):
         """It can still carry a request."""
 
     @property
+    def is_unused(self) -> bool:
+        """It carries no request."""
+
+    @property
     def generation(self) -> int:
         """The cluster's generation that it was made in."""
 
-    @property
-    def is_unused(self) -> bool:
-        """It carries no request."""
+    def join(self) -> None:
+        """Enter the pool, if there is room for a request."""
 
     def lease(self) -> Upstream:
         """Return what carries one request; leave the pool when there is no more room."""
@@ -38,8 +41,8 @@ class Lender(Protocol):
 class Waiter(Protocol):
     """Who waits for a connection."""
 
-    waiting: bool
-    """Still interested; one that is not is passed over."""
+    place: Place | None
+    """Where it waits; it leaves there when it loses interest."""
 
     @property
     def caller(self) -> Caller:
@@ -50,6 +53,38 @@ class Waiter(Protocol):
 
     def upstream_failed(self, error: UpstreamError) -> None:
         """No connection came about."""
+
+
+@final
+class Place:
+    """One wait for a connection: in the queue of a pool, or for a dial of one's own.
+
+    A waiter that tries again waits in another place, so that what comes of an attempt it has given
+    up is never taken for what it waits for now.
+    """
+
+    __slots__ = ("cluster", "pool", "waiter")
+
+    def __init__(self, cluster: ClusterPlan, pool: Pool, waiter: Waiter) -> None:
+        self.cluster: Final = cluster
+        self.pool: Final = pool
+        self.waiter: Waiter | None = waiter
+        waiter.place = self
+
+    def leave(self) -> None:
+        """Wait no longer."""
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None:
+            waiter.place = None
+        if self in self.pool.waiting:
+            self.pool.waiting.remove(self)
+            self.cluster.state.pending -= 1
+
+    def call(self) -> Waiter | None:
+        """Return who waits here, and clear the place."""
+        waiter = self.waiter
+        self.leave()
+        return waiter
 
 
 def take(
@@ -84,15 +119,90 @@ def take(
     if state.pending >= cluster.max_pending:
         raise OverloadError("pending-overflow", f"{state.pending} requests of {cluster.name} wait")
     state.pending += 1
-    waiter.waiting = True
-    pool.waiting.append(waiter)
-    if pool.dialling * pool.streams >= len(pool.waiting) and not fresh:
-        return None  # those on their way have room for all
-    if state.connections >= cluster.max_connections:
-        _evict(cluster)
-    if state.connections < cluster.max_connections:
-        dial(engine, cluster, endpoint, kind)
+    pool.waiting.append(Place(cluster, pool, waiter))
+    if pool.is_short or fresh:
+        if state.connections >= cluster.max_connections:
+            _evict(cluster)
+        if state.connections < cluster.max_connections:
+            dial(engine, cluster, endpoint, kind)
     return None
+
+
+def free(cluster: ClusterPlan, pool: Pool, lender: Lender) -> None:
+    """`lender` has room for a request again."""
+    if not pool.waiting and lender.is_unused and _is_short(cluster):
+        lender.retire()  # its place is of use to who waits for another endpoint
+        return
+    lender.join()
+    give(pool)
+
+
+def give(pool: Pool) -> None:
+    """Let those who wait use the connections that have room."""
+    waiting, idle = pool.waiting, pool.idle
+    while waiting and idle:
+        waiter = waiting[0].call()
+        assert waiter is not None
+        waiter.upstream_ready(idle[-1].lease())
+
+
+def dialled(
+    engine: Engine,
+    cluster: ClusterPlan,
+    endpoint: Endpoint,
+    kind: int,
+    lender: Lender,
+    owner: Place | None,
+) -> None:
+    """A connection is there: it goes to its owner, or to those who wait."""
+    if owner is not None:
+        waiter = owner.call()
+        if waiter is None:
+            lender.retire()
+        else:
+            waiter.upstream_ready(lender.lease())
+        return
+    pool = endpoint.pools[kind]
+    pool.dialling -= 1
+    lender.join()
+    give(pool)
+    if pool.waiting:  # it carries fewer than was expected of it
+        _dial_on(engine, cluster, endpoint)
+
+
+def dial_failed(
+    engine: Engine,
+    cluster: ClusterPlan,
+    endpoint: Endpoint,
+    kind: int,
+    error: UpstreamError,
+    owner: Place | None,
+) -> None:
+    """A connection did not come about: its owner hears of it, or those who hoped for it longest."""
+    if owner is not None:
+        gone(engine, cluster, endpoint)
+        waiter = owner.call()
+        if waiter is not None:
+            waiter.upstream_failed(error)
+        return
+    pool = endpoint.pools[kind]
+    hoped = min(pool.streams, len(pool.waiting) - (pool.dialling - 1) * pool.streams)
+    pool.dialling -= 1
+    cluster.state.connections -= 1
+    endpoint.connections -= 1
+    # Before others are dialled for: else one who is about to give up would be among them.
+    for place in [pool.waiting[index] for index in range(max(hoped, 0))]:
+        waiter = place.call()
+        if waiter is not None:
+            waiter.upstream_failed(error)
+    _dial_on(engine, cluster, endpoint)
+
+
+def gone(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint) -> None:
+    """A connection has ended: its place goes to an endpoint of the cluster that has waiters."""
+    cluster.state.connections -= 1
+    endpoint.connections -= 1
+    _dial_on(engine, cluster, endpoint)
 
 
 def dial(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint, kind: int) -> None:
@@ -112,94 +222,28 @@ def _dial_for(
         raise OverloadError("pending-overflow", f"{state.connections} connections are open")
     state.connections += 1
     endpoint.connections += 1
-    waiter.waiting = True
-    cluster.begin(engine, cluster, endpoint, kind, waiter)
+    cluster.begin(engine, cluster, endpoint, kind, Place(cluster, endpoint.pools[kind], waiter))
 
 
-def dialled(
-    engine: Engine,
-    cluster: ClusterPlan,
-    endpoint: Endpoint,
-    kind: int,
-    lender: Lender,
-    owner: Waiter | None,
-) -> None:
-    """A connection is there: it goes to its owner, or to those who wait."""
-    if owner is not None:
-        if owner.waiting:
-            owner.waiting = False
-            owner.upstream_ready(lender.lease())
-        else:
-            lender.retire()
-        return
-    pool = endpoint.pools[kind]
-    pool.dialling -= 1
-    give(cluster, pool)
-    if pool.dialling * pool.streams < len(pool.waiting):
-        # It carries fewer than was expected of it.
-        _serve(engine, cluster)
-
-
-def dial_failed(
-    engine: Engine,
-    cluster: ClusterPlan,
-    endpoint: Endpoint,
-    kind: int,
-    error: UpstreamError,
-    owner: Waiter | None,
-) -> None:
-    """A connection did not come about: who hears of it is its owner, or all that hoped for it."""
-    if owner is not None:
-        gone(engine, cluster, endpoint)
-        if owner.waiting:
-            owner.waiting = False
-            owner.upstream_failed(error)
-        return
-    pool = endpoint.pools[kind]
-    pool.dialling -= 1
+def _is_short(cluster: ClusterPlan) -> bool:
+    """Say whether somebody waits for whom no connection may be begun: the limit is reached."""
     state = cluster.state
-    hoped = min(len(pool.waiting) - pool.dialling * pool.streams, pool.streams)
-    failed = []
-    for _ in range(hoped):
-        waiter = pool.waiting.popleft()
-        state.pending -= 1
-        if waiter.waiting:
-            waiter.waiting = False
-            failed.append(waiter)
-    gone(engine, cluster, endpoint)
-    for waiter in failed:
-        waiter.upstream_failed(error)
+    return (
+        state.pending > 0
+        and state.connections >= cluster.max_connections
+        and any(pool.is_short for e in state.endpoints.values() for pool in e.pools)
+    )
 
 
-def give(cluster: ClusterPlan, pool: Pool) -> None:
-    """Let those who wait use the connections that have room."""
-    waiting, idle = pool.waiting, pool.idle
-    while waiting and idle:
-        waiter = waiting.popleft()
-        cluster.state.pending -= 1
-        if waiter.waiting:
-            waiter.waiting = False
-            waiter.upstream_ready(idle[-1].lease())
-
-
-def gone(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint) -> None:
-    """A connection has ended: its place goes to whoever of the cluster waits."""
-    cluster.state.connections -= 1
-    endpoint.connections -= 1
-    if cluster.state.pending:
-        _serve(engine, cluster)
-
-
-def _serve(engine: Engine, cluster: ClusterPlan) -> None:
-    """Dial for those who wait and for whom no connection is on its way."""
+def _dial_on(engine: Engine, cluster: ClusterPlan, endpoint: Endpoint) -> None:
+    """Begin connections for who waits and has none begun, `endpoint`'s before others'."""
     state = cluster.state
-    for endpoint in state.endpoints.values():
-        for kind, pool in enumerate(endpoint.pools):
-            if state.connections >= cluster.max_connections:
-                return
-            live = sum(waiter.waiting for waiter in pool.waiting)
-            if live > pool.dialling * pool.streams:
-                dial(engine, cluster, endpoint, kind)
+    if not state.pending:
+        return
+    for other in (endpoint, *state.endpoints.values()):
+        for kind, pool in enumerate(other.pools):
+            while pool.is_short and state.connections < cluster.max_connections:
+                dial(engine, cluster, other, kind)
 
 
 def _evict(cluster: ClusterPlan) -> None:

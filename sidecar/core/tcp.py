@@ -54,7 +54,7 @@ class Session(asyncio.Protocol):
         self.engine: Final[Engine] = listener.engine
         self.caller: Final = caller
         self.server_name: Final = server_name
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport  # from connection_made on
         self.upstream: UpstreamHalf | None = None
         self.route: RoutePlan | None = None
         self.cluster: ClusterPlan | None = None
@@ -109,7 +109,6 @@ class Session(asyncio.Protocol):
             upstream.transport.write(data)
         else:
             self.held.append(data)
-            assert self.transport is not None
             self.transport.pause_reading()
 
     def eof_received(self) -> bool:
@@ -119,7 +118,7 @@ class Session(asyncio.Protocol):
         if upstream is not None and upstream.transport is not None:
             if upstream.eof:
                 return False
-            _write_eof(upstream.transport)
+            upstream.transport.write_eof()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -134,7 +133,7 @@ class Session(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has caught up."""
         upstream = self.upstream
-        if upstream is not None and upstream.transport is not None and not self.closing:
+        if upstream is not None and upstream.transport is not None:
             upstream.transport.resume_reading()
 
     def drain(self) -> None:
@@ -156,13 +155,12 @@ class Session(asyncio.Protocol):
         upstream = self.upstream
         assert upstream is not None
         assert upstream.transport is not None
-        assert self.transport is not None
         if self.held:
+            self.transport.resume_reading()  # first: what was held may fill the connection
             upstream.transport.write(b"".join(self.held))
             self.held.clear()
-            self.transport.resume_reading()
         if self.eof:
-            _write_eof(upstream.transport)
+            upstream.transport.write_eof()
 
     def upstream_failed(self, error: UpstreamError) -> None:
         """The endpoint could not be reached: try another, since nothing was sent."""
@@ -205,7 +203,9 @@ class Session(asyncio.Protocol):
             cluster.state.connections -= 1
 
     def _due(self, now: float) -> None:
-        if now >= self.moved + self.plan.idle_timeout:
+        if self.closing:
+            self._abort()  # what is left to send is not read
+        elif now >= self.moved + self.plan.idle_timeout:
             self.fail("stream-idle")
         else:
             self._arm()
@@ -223,16 +223,25 @@ class Session(asyncio.Protocol):
             self.code, self.flag = code, reply_for(code).flag
         self.timer.stop()
         self.listener.connections.discard(self)
-        for transport in (self.transport, self.upstream and self.upstream.transport):
-            if transport is not None:
-                if code:
-                    transport.abort()
-                else:
-                    transport.close()
+        if code:
+            self._abort()
+        else:
+            for transport in self._transports():
+                transport.close()
+                if transport.get_write_buffer_size() and self.plan.idle_timeout:
+                    self.engine.wheel.arm(self.timer, self.engine.now() + self.plan.idle_timeout)
         for sink in self.engine.sinks:
             sink.session(self)
         if self.upstream is None or self.upstream.transport is not None:
             self._give_back()
+
+    def _abort(self) -> None:
+        for transport in self._transports():
+            transport.abort()
+
+    def _transports(self) -> list[asyncio.Transport]:
+        ends = (self.transport, self.upstream and self.upstream.transport)
+        return [transport for transport in ends if transport is not None]
 
 
 @final
@@ -270,16 +279,16 @@ class UpstreamHalf(asyncio.Protocol):
         session = self.session
         session.bytes_out += len(data)
         session.moved = session.engine.now()
-        if not session.closing and session.transport is not None:
-            session.transport.write(data)
+        session.transport.write(data)
 
     def eof_received(self) -> bool:
         """The endpoint has said all; the caller may still speak."""
         self.eof = True
         session = self.session
-        if session.eof or session.transport is None or session.closing:
+        if session.eof:
             return False
-        return _write_eof(session.transport)
+        session.transport.write_eof()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The endpoint is gone."""
@@ -287,17 +296,8 @@ class UpstreamHalf(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The endpoint reads slowly."""
-        if self.session.transport is not None and not self.session.closing:
-            self.session.transport.pause_reading()
+        self.session.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """It has caught up."""
-        if self.session.transport is not None and not self.session.closing:
-            self.session.transport.resume_reading()
-
-
-def _write_eof(transport: asyncio.Transport) -> bool:
-    if transport.can_write_eof():
-        transport.write_eof()
-        return True
-    return False
+        self.session.transport.resume_reading()

@@ -3,11 +3,12 @@
 import asyncio
 from typing import Final, cast, final
 
-from sidecar.core.http1_server import Http1Server, own_reply
+from sidecar.core.http1_reply import own_reply
+from sidecar.core.http1_server import Http1Server
 from sidecar.core.http2_server import Http2Server
 from sidecar.core.tcp import Session
 from sidecar.core.timers import Timer
-from sidecar.core.types import Caller, ListenerState
+from sidecar.core.types import Caller, Connection, ListenerState
 from sidecar.errors import DownstreamError, IdentityError
 from sidecar.identity.spiffe import peer_identity
 from sidecar.identity.tls import ServerTls
@@ -75,7 +76,7 @@ class Front(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The caller has said all before we knew what it is: opaque octets, if any."""
         if self._state == DETECT and self._listener.plan.protocol == "http" and self._buffer:
-            self._serve_http(is_http2=False)
+            self._give_up()
             return False
         if self._state == DETECT and self._listener.plan.protocol == "auto":
             transport = self._transport
@@ -92,8 +93,15 @@ class Front(asyncio.Protocol):
         self._state = SERVED
 
     def drain(self) -> None:
-        """Nothing has begun: close."""
-        self.abort()
+        """Nothing has begun: close; a request of which something is there is still served."""
+        if self._state == DETECT and self._listener.plan.protocol == "http":
+            begun = self._buffer != b""
+            self._give_up()
+            if begun:
+                assert self._transport is not None
+                cast("Connection", self._transport.get_protocol()).drain()
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """Close at once."""
@@ -188,7 +196,9 @@ class Front(asyncio.Protocol):
             elif protocol == "http":
                 if kind != sniff.NEED_MORE:
                     self._refuse("not-http")  # an answer in HTTP would mean nothing to it
-                elif not sniff.may_be_http2(self._buffer):
+                elif sniff.may_be_http2(self._buffer):
+                    self._arm(plan.request_head_timeout)
+                else:
                     self._serve_http(is_http2=False)
             elif kind != sniff.NEED_MORE:
                 self._serve_tcp("")
@@ -239,9 +249,21 @@ class Front(asyncio.Protocol):
         self._timer.stop()
         self._listener.connections.discard(self)
 
+    def _give_up(self) -> None:
+        """Nothing more may come to tell what it is: HTTP/1.1, if there is anything at all."""
+        if self._buffer:
+            self._serve_http(is_http2=False)
+        else:
+            self._gone()
+            assert self._transport is not None
+            self._transport.close()
+
     def _arm(self, seconds: float) -> None:
         engine = self._listener.engine
-        engine.wheel.arm(self._timer, engine.now() + seconds)
+        if seconds:
+            engine.wheel.arm(self._timer, engine.now() + seconds)
+        else:
+            self._timer.stop()
 
     def _due(self, now: float) -> None:
         """The caller has been silent for too long, or merely waits for us to speak first."""
@@ -253,11 +275,7 @@ class Front(asyncio.Protocol):
         ):
             self._serve_tcp("")
         elif self._state == DETECT:
-            if self._buffer:
-                self._serve_http(is_http2=False)
-            else:
-                self._gone()
-                self.abort()
+            self._give_up()
         elif self._state != SERVED:
             self._tell("handshake-timeout")
             self._gone()

@@ -316,7 +316,8 @@ def _settle_connection(head: Fields, version: int) -> tuple[bool, bytes | None]:
         # Those beyond would be passed on, though the caller says that they end here.
         raise DownstreamError("bad-field", f"more than {MAX_OPTIONS} connection options")
     close = b"close" in options or (version == 10 and b"keep-alive" not in options)
-    upgrade = found.get(b"upgrade") if b"upgrade" in options else None
+    # HTTP/1.0 knows no upgrade: ignored there (RFC 9110 §7.8).
+    upgrade = found.get(b"upgrade") if b"upgrade" in options and version == 11 else None
     if upgrade is not None and upgrade.lower() != b"websocket":
         upgrade = None  # h2c would be a tunnel past routes and policy
     trailers = b"trailers" in found.get(b"te", b"").lower()

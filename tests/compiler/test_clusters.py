@@ -37,6 +37,9 @@ class FakeTransport(asyncio.Transport):
 
     abort = close
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
 
 def one(cluster: Cluster, *more: InboundListener) -> Snapshot:
     return Snapshot(

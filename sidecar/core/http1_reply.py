@@ -1,0 +1,35 @@
+"""A whole HTTP/1 response of our own, as octets."""
+
+from sidecar.core.replies import Reply, reply_for
+from sidecar.wire.fields import reason_phrase
+
+
+def own(
+    reply: Reply, text: bytes, fields: bytes, *, keep: bool, version: int, bodiless: bool
+) -> bytes:
+    """Return the octets of a whole response of our own."""
+    connection = (
+        b""
+        if keep and version == 11
+        else b"Connection: keep-alive\r\n"
+        if keep
+        else (b"Connection: close\r\n")
+    )
+    return (
+        b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b%b\r\n%b"
+        % (
+            reply.status,
+            reason_phrase(reply.status),
+            len(text),
+            fields,
+            connection,
+            b"" if bodiless else text,
+        )
+    )
+
+
+def own_reply(code: str) -> bytes:
+    """Return a whole response for `code`, for a connection that is closed after it."""
+    reply = reply_for(code)
+    text = f"sidecar: {reply.sentence} (code {code}, flag {reply.flag})\n".encode()
+    return own(reply, text, b"", keep=False, version=11, bodiless=False)
