@@ -17,7 +17,9 @@ PACKAGES = "systemd,python3,python3-venv,ca-certificates"
 CERTIFICATES = Path("/etc/ssl/certs")
 PIP_CONFIG = Path("/etc/pip.conf")
 SOURCES = (Path("/etc/apt/sources.list.d/debian.sources"), Path("/etc/apt/sources.list"))
-MAKE, INSTALL = 90, 40  # seconds; a mirror or an index slower than that is as good as none
+# Seconds; a mirror or an index slower than that is as good as none. What one test sets up must stay
+# below pytest's faulthandler_timeout in all, which ends the whole run.
+MAKE, INSTALL = 120, 50
 
 INSTALL_SCRIPT = """
 set -e
@@ -31,7 +33,7 @@ $pip --no-index /build/*.whl
 def missing(*commands: str) -> str:
     """Return why a test that needs root and `commands` cannot run; empty if it can."""
     if os.geteuid() != 0:
-        return "only root can make a machine or a container here"
+        return "only root can make a machine or a container"
     absent = [command for command in commands if shutil.which(command) is None]
     return f"not installed: {', '.join(absent)}" if absent else ""
 
