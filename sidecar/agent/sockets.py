@@ -5,12 +5,17 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, final
 
 from sidecar.errors import OperationError
 
 BACKLOG: Final = 4096
 FIRST_PASSED: Final = 3  # SD_LISTEN_FDS_START
+
+
+@final
+class Passed(socket.socket):
+    """A listening socket that the service manager made, and goes on listening on after us."""
 
 
 def bind(address: str) -> socket.socket:
@@ -42,10 +47,10 @@ def passed(environ: Mapping[str, str]) -> dict[str, socket.socket]:
     """Return the sockets that systemd passed us, by address (sd_listen_fds(3))."""
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return {}
-    found = {}
+    found: dict[str, socket.socket] = {}
     count = int(environ.get("LISTEN_FDS", "0"))
     for handle in range(FIRST_PASSED, FIRST_PASSED + count):
-        sock = socket.socket(fileno=handle)
+        sock = Passed(fileno=handle)
         sock.setblocking(False)
         os.set_inheritable(handle, False)
         found[name_of(sock)] = sock
@@ -62,9 +67,9 @@ def name_of(sock: socket.socket) -> str:
 
 
 def close(address: str, sock: socket.socket) -> None:
-    """Close a listening socket for good; a unix socket's path goes with it."""
+    """Close a listening socket for good; a unix socket's path goes with it, if it is ours."""
     sock.close()
-    if address.startswith("unix:"):
+    if address.startswith("unix:") and not isinstance(sock, Passed):
         with contextlib.suppress(OSError):
             os.unlink(address[5:])
 
