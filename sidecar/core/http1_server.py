@@ -415,8 +415,7 @@ class Http1Server(asyncio.Protocol):
             data, self.buffer = self.buffer, b""
             self.resume()
             self._await_head()
-            if data:
-                self.data_received(data)
+            self.data_received(data)
         self.is_reading_on = False
         if self.ended and self.state in (HEAD, BODY):  # the last request is not whole
             exchange, self.exchange = self.exchange, None

@@ -329,3 +329,22 @@ def test_an_endpoint_on_a_unix_socket_gets_an_empty_host(make: Make) -> None:
     harness = make(endpoints=("unix:/run/app.sock",))
     harness.open(b"GET / HTTP/1.0\r\n\r\n")
     assert harness.connect().take().endswith(b"\r\nHost: \r\n\r\n")
+
+
+def test_a_retry_by_an_older_plan_uses_no_unfit_connection(make: Make) -> None:
+    harness = make(endpoints=(A, B), retry={"attempts": 3})
+    old = harness.open(GET)
+    away = harness.dials[0].address
+    kept = B if away == A else A
+    upstream = harness.connect()
+    failing = harness.open(GET)
+    harness.fail()  # waits for its retry, at the endpoint that is taken away
+    harness.swap(endpoints=(kept,))
+    upstream.send(OK)
+    assert old.take() == OK
+    harness.swap(endpoints=(kept,), cluster={"proxy_protocol": "v1"})
+    harness.advance(1)
+    assert upstream.fate == CLOSED
+    assert harness.begun[0].address == away
+    harness.connect().send(OK)
+    assert failing.take() == OK

@@ -227,3 +227,87 @@ def test_a_response_that_a_slow_caller_leaves_stops(harness: Harness) -> None:
     caller.lose()
     assert upstream.fate == RESET
     assert harness.outcomes[0][:3] == (200, "downstream-closed", "DC")
+
+
+@pytest.mark.parametrize("protocol", ["http", "tcp"])
+def test_the_end_of_what_is_left_may_be_read_late(make: Make, protocol: str) -> None:
+    harness = make(protocol=protocol)
+    caller = harness.open(UPGRADE if protocol == "http" else b"")
+    upstream = harness.connect()
+    if protocol == "http":
+        upstream.send(SWITCH)
+    upstream.take()
+    upstream.stall()
+    for _ in range(3):
+        caller.send(PIECE)
+    caller.lose()
+    upstream.catch_up()
+    assert upstream.take() == PIECE * 3
+    assert upstream.fate == CLOSED
+
+
+def test_the_end_of_a_long_answer_may_be_read_late(harness: Harness) -> None:
+    caller = harness.open(GET.replace(b"a\r\n", b"a\r\nConnection: close\r\n"))
+    caller.stall()
+    upstream = harness.connect()
+    long = LONG.replace(b"%d" % SIZE, b"%d" % (3 * len(PIECE)))
+    upstream.send(long + PIECE * 3)
+    caller.catch_up()
+    assert caller.take().endswith(PIECE * 3)
+    assert caller.fate == CLOSED
+
+
+def test_a_caller_that_has_read_all_may_ask_again(harness: Harness) -> None:
+    caller = harness.open(GET)
+    caller.stall()
+    upstream = harness.connect()
+    long = LONG.replace(b"%d" % SIZE, b"%d" % (3 * len(PIECE)))
+    upstream.send(long + PIECE * 3)
+    caller.catch_up()
+    assert caller.take() == long + PIECE * 3
+    caller.send(GET)
+    upstream.send(OK)
+    assert caller.take() == OK
+
+
+BIG_HINTS = b"HTTP/1.1 103 Hints\r\nx: " + b"x" * 60_000 + b"\r\n\r\n"
+
+
+def test_a_slow_caller_is_no_matter_between_two_attempts(harness: Harness) -> None:
+    caller = harness.open(GET)
+    first = harness.connect()
+    first.send(OK)
+    caller.send(GET)
+    caller.stall()
+    first.send(BIG_HINTS * 2)
+    first.lose()
+    assert len(harness.outcomes) == 2
+    caller.overhead(WRITE_HIGH)
+    caller.catch_up()
+    assert b"HTTP/1.1 502" in caller.take()
+
+
+def test_a_layer_below_may_fill_up_before_the_endpoint_is_there(make: Make) -> None:
+    for protocol in ("http", "tcp"):
+        harness = make(protocol=protocol)
+        caller = harness.open(GET if protocol == "http" else b"")
+        caller.stall()
+        caller.overhead(WRITE_HIGH + 1)
+        caller.catch_up()
+        upstream = harness.connect()
+        upstream.send(OK)
+        assert caller.take().endswith(OK)
+
+
+def test_a_layer_below_may_fill_up_without_a_request(harness: Harness) -> None:
+    caller = harness.open(GET)
+    upstream = harness.connect()
+    upstream.send(OK)
+    for transport in (caller, upstream):
+        transport.stall()
+        transport.overhead(WRITE_HIGH + 1)
+        transport.catch_up()
+    caller.take()
+    caller.send(GET)
+    upstream.send(OK)
+    assert caller.take() == OK

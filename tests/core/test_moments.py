@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.core.harness import Harness, Outcome, forwarded
+from sidecar.errors import IdentityError
+from tests.core.harness import GET, OK, Harness, Outcome, forwarded
 from tests.core.reading import INCOMPLETE, Message, read_response
 from tests.core.transport import CLOSED, OPEN, RESET, FakeTransport
 
@@ -214,3 +215,33 @@ def test_a_cut_response_does_not_look_whole(harness: Harness, name: str, version
     assert caller.fate == (fate if version == b"1.1" else RESET)
     assert read_response(caller.take(), ended=False) == INCOMPLETE
     assert harness.outcomes[0].code == "upstream-body-cut"
+
+
+def test_the_tls_layer_says_why_a_connection_died(harness: Harness) -> None:
+    caller = harness.open(GET)
+    harness.connect().lose(IdentityError("upstream-tls-failed", "unknown ca"))
+    assert caller.take()[:12] == b"HTTP/1.1 503"
+    assert harness.outcomes[0][:3] == (503, "upstream-tls-failed", "UF")
+
+
+def test_what_arrives_in_the_turn_of_an_abort_changes_nothing(harness: Harness) -> None:
+    caller = harness.open(HEAD.replace(b"a\r\n", b"a\r\nConnection: close\r\n"))
+    upstream = harness.connect()
+    with harness.together():
+        upstream.send(OK)
+        for connection in tuple(harness.listener.connections):
+            connection.abort()
+    assert caller.take() == b""
+    assert caller.fate == RESET
+    assert [o.status for o in harness.outcomes] == [200]
+
+
+def test_a_drain_while_the_rest_of_a_request_is_dropped(harness: Harness) -> None:
+    caller = harness.open(HEAD)
+    harness.connect().send(OK)
+    assert caller.fate == OPEN
+    drain(harness)
+    caller.send(REQUEST[len(HEAD) :] + GET)
+    assert caller.take() == OK
+    assert caller.fate == CLOSED
+    assert len(harness.outcomes) == 1

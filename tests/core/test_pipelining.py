@@ -75,6 +75,20 @@ def test_only_so_much_is_read_ahead(harness: Harness) -> None:
     assert caller.is_reading()
 
 
+def test_a_caller_may_be_stopped_for_two_reasons(harness: Harness) -> None:
+    caller = harness.open(GET)
+    upstream = harness.connect()
+    for _ in range(10):
+        caller.send(GET * 500)
+    upstream.stall()
+    upstream.overhead(200_000)
+    upstream.catch_up()  # one reason less; what is read again is bounded all the same
+    assert not caller.is_reading()
+    for _ in range(5001):
+        upstream.send(OK)
+    assert caller.take() == OK * 5001
+
+
 def test_who_asks_and_does_not_read_is_served_no_further(harness: Harness) -> None:
     caller = harness.open(GET * 10)
     caller.stall()

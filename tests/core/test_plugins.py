@@ -5,9 +5,9 @@ from typing import final
 
 import pytest
 
-from sidecar.core.api import Balancer, HttpFilter, Sink
+from sidecar.core.api import Balancer, HttpFilter, NetworkFilter, Sink
 from sidecar.core.book import Endpoint
-from sidecar.core.exchange import Exchange
+from sidecar.core.exchange import REPLYING, Exchange
 from sidecar.core.tcp import Session
 from sidecar.wire.fields import ResponseHead
 from tests.core.harness import GET, OK, Harness, forwarded
@@ -61,6 +61,20 @@ def test_a_filter_may_refuse(make: Make) -> None:
     assert caller.take()[:12] == b"HTTP/1.1 403"
     assert calls == ["request a", "finish b 403", "finish a 403"]
     assert harness.outcomes[0][:3] == (403, "peer-not-allowed", "RBAC")
+
+
+def test_hooks_that_nobody_overrides_let_everything_pass(harness: Harness) -> None:
+    kept: list[Exchange] = []
+
+    class Keep(Sink):
+        def exchange(self, exchange: Exchange) -> None:
+            kept.append(exchange)
+
+    harness.engine.sinks = (Keep(), harness.sink)
+    harness.open(GET)
+    harness.connect().send(OK)
+    assert HttpFilter().on_request(kept[0]) is None
+    assert NetworkFilter().on_session(Session(harness.listener, kept[0].caller)) is None
 
 
 class BugError(Exception):
@@ -178,3 +192,49 @@ def test_the_rest_of_what_came_with_a_bug_is_dropped(make: Make, answer: bytes) 
     upstream.send(answer + OK)
     assert caller.take().count(b"HTTP/1.1") == 1
     assert bugs(harness) == 1
+
+
+def test_an_exchange_that_has_ended_has_ended(make: Make) -> None:
+    kept: list[Exchange] = []
+
+    class Keep(HttpFilter):
+        def on_finish(self, exchange: Exchange) -> None:
+            kept.append(exchange)
+
+    harness = make(filters=(Keep(),))
+    caller = harness.open(GET)
+    harness.connect().send(OK)
+    (exchange,) = kept
+    exchange.due(harness.now + 1000)
+    exchange.downstream_lost()
+    with pytest.raises(AssertionError, match="DONE -> REPLYING is no step"):
+        exchange.step(REPLYING)
+    assert caller.take() == OK
+    assert len(harness.outcomes) == 1
+
+
+CLOSING = GET.replace(b"a\r\n", b"a\r\nConnection: close\r\n")
+
+
+@pytest.mark.parametrize("method", ["write", "close"])
+def test_a_loop_that_fails_us_ends_one_connection(harness: Harness, method: str) -> None:
+    other = harness.open(GET)
+    spare = harness.connect()
+    caller = harness.open(CLOSING)
+    upstream = harness.connect()
+    caller.faults[method] = BugError()
+    upstream.send(OK)
+    assert bugs(harness) == 1
+    assert upstream.is_gone
+    assert len(harness.outcomes) == 1
+    spare.send(OK)
+    assert other.take() == OK
+
+
+def test_a_loop_that_fails_us_without_an_exchange_ends_the_connection(harness: Harness) -> None:
+    caller = harness.open(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n")
+    harness.connect().send(OK)
+    caller.faults["write_eof"] = BugError()
+    caller.send(b"x" * 300_000)
+    assert bugs(harness) == 1
+    assert caller.fate == RESET

@@ -134,3 +134,12 @@ def test_an_idle_timeout_of_zero_is_none(make: Make) -> None:
     caller = harness.open()
     harness.advance(100_000)
     assert caller.fate == OPEN
+
+
+def test_plaintext_is_told_why_where_it_is_not_served(make: Make) -> None:
+    certificates = {"certificate": "a", "key": "b", "roots": "c"}
+    harness = make(role="inbound", listener={"mtls": "strict"}, certificates=certificates)
+    caller = harness.open(GET)
+    assert own(caller.take()) == (400, "plaintext-refused", True)
+    assert caller.fate == CLOSED
+    assert harness.sink.refusals[0][1] == "plaintext-refused"

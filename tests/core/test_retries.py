@@ -363,3 +363,13 @@ def test_a_retry_may_find_no_endpoint(make: Make) -> None:
     caller.send(GET)
     assert harness.outcomes[1][:3] == (503, "dns-failed", "DF")
     assert caller.fate != CLOSED
+
+
+def test_a_status_with_trailers_is_tried_again_as_well(make: Make) -> None:
+    harness = make(retry={"on": ["5xx"], "attempts": 2})
+    caller = harness.open(GET)
+    head = b"HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n"
+    harness.connect().send(head + b"1\r\nx\r\n0\r\na: 1\r\n\r\n")
+    harness.advance(WAIT)
+    harness.connect().send(OK)
+    assert caller.take() == OK

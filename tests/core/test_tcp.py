@@ -243,3 +243,11 @@ def test_a_listener_finds_out_that_it_is_no_http(make: Make) -> None:
     harness.connect().send(b"banner")
     assert silent.take() == b"banner"
     caller.lose()
+
+
+def test_a_caller_without_an_identity_may_be_let_in(make: Make) -> None:
+    harness = make(role="inbound", protocol="tcp")
+    caller = harness.open(b"hello")
+    upstream = harness.connect()
+    assert upstream.take() == b"hello"
+    caller.lose()

@@ -38,6 +38,7 @@ class FakeTransport(asyncio.Transport):
         self._shut = False  # write_eof was called
         self._closing = False
         self.is_gone = False  # connection_lost was called
+        self.faults: Final[dict[str, Exception]] = {}  # what the loop raises, by method, once
         self.got = bytearray()  # what the far end has read
         self.fate = OPEN
 
@@ -78,6 +79,10 @@ class FakeTransport(asyncio.Transport):
             assert isinstance(self._protocol, asyncio.Protocol)
             self._protocol.resume_writing()
         self._flushed()
+
+    def overhead(self, size: int) -> None:
+        """A layer below, such as TLS, has `size` octets of its own to send."""
+        self._soon(lambda: self._buffer(b"." * size))
 
     def take(self) -> bytes:
         """Return what has come since the last time."""
@@ -131,15 +136,19 @@ class FakeTransport(asyncio.Transport):
     # The transport:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        self._break("write")
         if self.is_gone:
             raise RuntimeError("the handler is closed")
         if self._shut:
             raise RuntimeError("Cannot call write() after write_eof()")
         if self._closing:
             return
-        if not self._is_stalled:
+        if self._is_stalled:
+            self._buffer(data)
+        else:
             self.got += data
-            return
+
+    def _buffer(self, data: bytes | bytearray | memoryview) -> None:
         self._unsent += data
         if len(self._unsent) > self._high and not self._is_full:
             self._is_full = True
@@ -150,12 +159,18 @@ class FakeTransport(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
+        self._break("write_eof")
         if self.is_gone:
             raise RuntimeError("the handler is closed")
         self._shut = True
         self._flushed()
 
+    def _break(self, method: str) -> None:
+        if method in self.faults:
+            raise self.faults.pop(method)
+
     def close(self) -> None:
+        self._break("close")
         if not self._closing:
             self._closing = True
             self._flushed()
