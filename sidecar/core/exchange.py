@@ -285,8 +285,9 @@ class Exchange:
 
     def response_end(self, trailers: Fields | None) -> None:
         """The response is whole."""
-        self.response_done = True
-        self.downstream.finish(trailers)
+        if not self.response_done:  # of a tunnel that may be said already
+            self.response_done = True
+            self.downstream.finish(trailers)
         self._response_over()
 
     def response_half(self) -> None:

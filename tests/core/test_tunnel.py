@@ -180,3 +180,13 @@ def test_a_switch_to_nothing_is_an_error(harness: Harness) -> None:
     caller = harness.open(ASK)
     harness.connect().send(b"HTTP/1.1 101 Go\r\n\r\n")
     assert caller.take()[:12] == b"HTTP/1.1 502"
+
+
+def test_an_endpoint_that_has_said_all_and_goes_says_it_once(harness: Harness) -> None:
+    caller, upstream = tunnel(harness)
+    upstream.end()
+    assert caller.fate == HALF
+    caller.faults["write_eof"] = AssertionError("the end was told twice")
+    upstream.lose()
+    assert caller.fate == CLOSED
+    assert outcome(harness)[:3] == (101, "", "")
