@@ -108,7 +108,7 @@ def test_a_killed_worker_is_replaced_on_the_same_sockets(rig: Rig) -> None:
     info = rig.sidecar.info()
     assert info["workers"][0]["pid"] != pid
     assert info["workers"][0]["restarts"] == 1
-    assert "sidecar_worker_restarts_total 1.0" in rig.sidecar.get("/metrics")[1]
+    assert 'sidecar_worker_restarts_total{reason="ended"} 1.0' in rig.sidecar.get("/metrics")[1]
 
 
 def test_a_killed_agent_leaves_the_worker_serving_and_the_next_one_adopts_it(rig: Rig) -> None:
