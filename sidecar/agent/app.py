@@ -8,6 +8,7 @@ import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Final, final
 
 import uvloop
@@ -42,17 +43,28 @@ STARTING, RUNNING, DRAINING = "starting", "running", "draining"
 
 @final
 class Agent:
-    """Runs workers by what a source says, and answers the operator."""
+    """Runs workers by what a source says, and answers the operator.
 
-    def __init__(self, source: Source) -> None:
+    `launch(index, state_dir)` starts a worker and returns it with our end of its channel.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        launch: Callable[[int, str], tuple[Process, socket.socket]] = launch,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
         self._source: Final = source
-        self._notifier: Final = Notifier()
+        self._environ: Final = environ
+        self._notifier: Final = Notifier(environ)
         self._retired: Final = Retired()
         self._last_good: Final = LastGood(source.name)
         self._listening: Final = sockets.Listening()
         self._names: Final = Names(self._renamed)
         self._pusher: Final = Pusher(self._listening, self._names.of)
-        self._supervisor: Final = Supervisor(self._launch, self._pusher, self._retired.fold)
+        self._supervisor: Final = Supervisor(
+            lambda index: launch(index, self._state_dir), self._pusher, self._retired.fold
+        )
         self._watcher: Final = Watcher(self._watched, self.reload)
         self._state = STARTING
         self._state_dir = ""
@@ -198,15 +210,12 @@ class Agent:
 
     # Inside:
 
-    def _launch(self, index: int) -> tuple[Process, socket.socket]:
-        return launch(index, self._state_dir)
-
     async def _bring_up(self, config: Config) -> None:
         """Have every worker run `config`, the first of all."""
         process = config.snapshot.process
         if not self._supervisor.places:  # they are settled by the first attempt
             self._state_dir = state_dir(config.snapshot)
-            self._listening.take(sockets.passed(os.environ))
+            self._listening.take(sockets.passed(self._environ))
             orphans = await find_orphans(self._state_dir)
             self._listening.take(
                 self._supervisor.adopt(orphans, process.workers, process.drain_timeout)

@@ -81,7 +81,7 @@ class Pusher(Watch):
         if isinstance(answer, Ack):
             self._settle(worker, "")
             return
-        worker.holds.clear()  # it has closed what its plan does not need: it is sent all again
+        worker.holds = set(answer.addresses)
         self._settle(worker, "; ".join(f"{p}: {d}" if p else d for p, d in answer.errors))
 
     def gone(self, worker: Worker) -> None:

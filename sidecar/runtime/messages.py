@@ -105,11 +105,15 @@ class Ack(Message, frozen=True):
 
 
 class Nack(Message, frozen=True):
-    """Up: refused; the plan before runs on.  `errors` are (config path, detail)."""
+    """Up: refused; the plan before runs on.  `errors` are (config path, detail).
+
+    `addresses` are the sockets that the worker still holds: those of the plan that runs.
+    """
 
     serial: int
     version: str
     errors: tuple[tuple[str, str], ...]
+    addresses: tuple[str, ...]
 
 
 class Stats(Message, frozen=True):

@@ -197,7 +197,7 @@ class Worker:
             self._book.cluster(name).resolved = addresses
         for address in [a for a in self._runner.sockets if a not in self._runner.listeners]:
             self._runner.sockets.pop(address).close()  # or callers would queue on it for nobody
-        return Nack(message.serial, message.version, found)
+        return Nack(message.serial, message.version, found, tuple(self._runner.sockets))
 
     def _hold(self, addresses: tuple[str, ...], descriptors: list[int]) -> None:
         if len(addresses) != len(descriptors):

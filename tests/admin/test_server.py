@@ -52,11 +52,12 @@ async def callers(
 ) -> AsyncIterator[list[Caller]]:
     server = await serve(desk.answer, "127.0.0.1", 0, seconds=seconds, limit=limit)
     port = server.sockets[0].getsockname()[1]
-    found = []
     async with server:
-        for _ in range(count):
-            # 1 KiB: what is not read stays with the server, not in buffers on the way.
-            found.append(Caller(*await asyncio.open_connection("127.0.0.1", port, limit=1024)))
+        # 1 KiB: what is not read stays with the server, not in buffers on the way.
+        found = [
+            Caller(*await asyncio.open_connection("127.0.0.1", port, limit=1024))
+            for _ in range(count)
+        ]
         yield found
         for caller in found:
             caller.writer.transport.abort()
