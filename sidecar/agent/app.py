@@ -27,6 +27,7 @@ from sidecar.agent.push import Pusher
 from sidecar.agent.store import LastGood, state_dir
 from sidecar.agent.supervisor import TICK, Supervisor
 from sidecar.agent.watch import Watcher
+from sidecar.agent.worker import DRAIN_SLACK, RUNNING as RUNNING_PLAN
 from sidecar.errors import ConfigErrors, OperationError, SidecarError
 from sidecar.issuers import files
 from sidecar.model.identity import Secret
@@ -73,6 +74,7 @@ class Agent:
         self._pushes: Final[Counter[str]] = Counter(applied=0, refused=0, rolled_back=0)
         self._last_push = 0.0
         self._admin: asyncio.Server | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._tasks: Final[list[asyncio.Task[None]]] = []
         self.stopping: Final = asyncio.Event()
 
@@ -101,7 +103,7 @@ class Agent:
             await self._bring_up(kept)
         self._state = RUNNING
         self._told_ready()
-        self._tasks.append(spawn(self._watcher.run(), name="watch", on_error=bug))
+        self._watching = spawn(self._watcher.run(), name="watch", on_error=bug)
         if self._notifier.watchdog:
             self._tasks.append(spawn(self._feed_watchdog(), name="watchdog", on_error=bug))
 
@@ -110,10 +112,12 @@ class Agent:
         self._state = DRAINING
         self._notifier.stopping()
         self._names.keep_only(None)
-        self._watcher.stop()
+        if self._watching is not None:  # a push that is under way is given up
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
         self._listening.close()  # from here on new callers are refused, not queued
         self._supervisor.drain(seconds)
-        await self._supervisor.wait(seconds + 1)
+        await self._supervisor.wait(seconds + DRAIN_SLACK)
         self._end()
 
     async def abandon(self) -> None:
@@ -186,7 +190,7 @@ class Agent:
 
     async def statistics(self) -> tuple[list[Sample], list[EndpointStatus]]:
         """Return numbers summed over the workers, as fresh as they answer in time."""
-        workers = self._supervisor.everyone()
+        workers = [w for w in self._supervisor.workers() if w.state == RUNNING_PLAN]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(w.report() for w in workers)), REPORT_TIMEOUT)
         workers = self._supervisor.everyone()  # one that ended meanwhile is among the retired

@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Final, Protocol, final
 
 LOOK: Final = 0.1  # seconds between looks at a process, where the kernel cannot tell us of its end
@@ -30,16 +31,24 @@ class Process(Protocol):
 
 @final
 class Watched:
-    """A real process: our child, or, with `child` None, one that another agent started."""
+    """A real process: our child, or, with `child` None, one that another agent started.
 
-    def __init__(self, pid: int, child: "subprocess.Popen[bytes] | None" = None) -> None:
+    `pidfd` is how the kernel is asked for a handle of it.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        child: "subprocess.Popen[bytes] | None" = None,
+        pidfd: Callable[[int], int] = os.pidfd_open,
+    ) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self._child: Final = child
         self.pid: Final = pid
         self.ended: Final = asyncio.Event()
         self._handle = -1
         try:
-            self._handle = os.pidfd_open(pid)
+            self._handle = pidfd(pid)
         except ProcessLookupError:
             self.ended.set()
         except OSError:

@@ -28,7 +28,6 @@ class Watcher:
         self._interval: Final = interval
         self._seen: dict[str, Stamp] = {}
         self._asked: Final = asyncio.Event()
-        self._stopped = False
         self._trouble = ""
 
     def look(self) -> bool:
@@ -46,18 +45,11 @@ class Watcher:
         """Have it loaded again at once."""
         self._asked.set()
 
-    def stop(self) -> None:
-        """Load nothing any more."""
-        self._stopped = True
-        self._asked.set()
-
     async def run(self) -> None:
-        """Watch until stopped; what goes wrong is told once, and watching goes on."""
+        """Watch until cancelled; what goes wrong is told once, and watching goes on."""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), self._interval)
-            if self._stopped:
-                return
             is_asked = self._asked.is_set()
             self._asked.clear()
             try:

@@ -25,7 +25,9 @@ from sidecar.runtime.messages import (
 )
 from sidecar.runtime.tasks import spawn
 
-LINGER: Final = 1.0  # seconds that a process may outlive its channel, and a dump of stacks take
+LINGER: Final = 1.0  # seconds that a process may outlive its channel
+DUMPING: Final = 0.25  # seconds that a dump of stacks may take
+DRAIN_SLACK: Final = 3.0  # seconds after a drain to write the rest of the access log and exit
 
 STARTING, GREETED, RUNNING, LEAVING, GONE = range(5)
 STATE_NAMES: Final = ("starting", "greeted", "running", "leaving", "gone")
@@ -136,7 +138,7 @@ class Worker:
         """Ask it to finish and exit within `seconds`; it does so even if we are gone by then."""
         self._channel.send(Drain(seconds))
         self._leave()
-        self._end_in(seconds + LINGER)
+        self._end_in(seconds + DRAIN_SLACK)
 
     def end(self, cause: str) -> None:
         """End it at once."""
@@ -150,7 +152,7 @@ class Worker:
         self._leave()
         self._channel.close()  # one that wakes up now must not do what it was told meanwhile
         self._process.signal(DUMP)
-        self._end_in(LINGER / 4)
+        self._end_in(DUMPING)
 
     def let_be(self) -> None:
         """Have no more to do with it: it serves on, and waits for the next agent."""
@@ -168,6 +170,7 @@ class Worker:
             self.reported.set()
         elif isinstance(message, Drained):
             self._leave()
+            self._end_in(DRAIN_SLACK)
         else:
             self.answered, self.unanswered = message.serial, 0
             if isinstance(message, Ack):
