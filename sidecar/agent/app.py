@@ -92,11 +92,13 @@ class Agent:
         try:
             loaded = load(self._source)
             await self._bring_up(loaded)
-        except SidecarError as error:
+        except Exception as error:
             kept = self._last_good.load()
             if kept is None or (loaded is not None and loaded.version == kept.version):
                 raise
             self._refused(error)
+            if not isinstance(error, SidecarError):
+                bug("start", error)
             for line in str(error).splitlines():
                 log.error("%s", line)
             log.error("the configuration is bad: starting with the last good one")
