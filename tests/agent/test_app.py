@@ -107,8 +107,10 @@ async def stage(directory: Path) -> AsyncIterator[Stage]:
         manager.bind(str(directory / f"notify-{len(os.listdir(directory))}"))
         manager.setblocking(False)
         built = Stage(directory, manager)
-        yield built
-        await built.agent.abandon()
+        try:
+            yield built
+        finally:
+            await built.agent.abandon()
 
 
 @pytest.fixture(autouse=True)

@@ -148,6 +148,23 @@ async def test_the_mend_of_a_crash_loop_is_not_blamed_for_it() -> None:
 
 
 @in_no_time
+async def test_a_death_before_the_push_was_sent_is_not_blamed_on_it() -> None:
+    bench = Bench()
+    (first,) = await bench.run(A)
+    push = begin(bench)
+    first.die()
+    for count in (2, 3, 4):
+        (await bench.until_started(count)).die()  # without a hello
+    last = await bench.until_started(5)
+    last.hello()
+    await last.pushed()
+    last.ack()
+    await push
+
+    assert bench.pusher.running == B
+
+
+@in_no_time
 async def test_the_first_push_fails_when_workers_die_at_once() -> None:
     bench = Bench()
     await bench.start()
@@ -217,8 +234,8 @@ async def test_only_key_material_travels_when_only_it_is_new() -> None:
 async def test_a_socket_is_sent_once_and_again_after_a_refusal(tmp_path: Path) -> None:
     bench = Bench()
     one, two = (f"unix:{tmp_path}/{name}" for name in "12")
-    plans = [config("a", one), config("b", one, two)]
-    bench.listening.bind(plans[1].addresses)
+    plans = [config("a", one), config("b", two)]
+    bench.listening.bind([one, two])
     (first,) = await bench.run(plans[0])
     for take in (first.nack, None):
         push = asyncio.ensure_future(bench.push(plans[1]))  # noqa: TID251 - awaited below
@@ -238,3 +255,20 @@ async def test_a_socket_is_sent_once_and_again_after_a_refusal(tmp_path: Path) -
     sent = [push.addresses for push in first.pushes() if isinstance(push, Apply)]
     assert sent == [(one,), (two,), (), (two,)]
     assert os.listdir(tmp_path) == []  # the paths are gone with the sockets
+
+
+@in_no_time
+async def test_who_has_not_answered_is_sent_every_socket_again(tmp_path: Path) -> None:
+    bench = Bench()
+    one, two = (f"unix:{tmp_path}/{name}" for name in "12")
+    bench.listening.bind([one, two])
+    (first,) = await bench.run(config("a", one))
+    push = asyncio.ensure_future(bench.push(config("b", one, two)))  # noqa: TID251 - awaited below
+    await first.pushed(3)
+    first.ack()
+    with pytest.raises(OperationError):
+        await push
+    bench.listening.close()
+
+    sent = [push.addresses for push in first.pushes() if isinstance(push, Apply)]
+    assert sent == [(one,), (two,), (one,)]  # did it take the second push, or not?

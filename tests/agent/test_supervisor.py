@@ -132,7 +132,7 @@ async def test_an_orphan_that_dies_right_after_its_adoption_is_replaced_once() -
     bench.supervisor.adopt([worker], 1, 30.0)
     bench.supervisor.fill()
     double.die()
-    await bench.until_started(1)
+    await worker.parted.wait()
     bench.supervisor.fill()  # a place that waits for its next worker is not empty
     await settle()
 
@@ -285,12 +285,16 @@ async def test_who_reports_but_never_answers_a_push_is_replaced() -> None:
 @in_no_time
 async def test_a_silent_worker_does_not_count_as_serving() -> None:
     bench = Bench()
-    await bench.run(PLAN)
+    (first,) = await bench.run(PLAN)
+    push = asyncio.ensure_future(bench.push(config("b")))  # noqa: TID251 - cancelled below
+    await first.pushed(2)
     assert bench.supervisor.serving() == 1
     for _ in range(SILENCE):
         bench.supervisor.tick()
 
     assert bench.supervisor.serving() == 0
+    assert first.signals == []  # it may take its time over the push
+    push.cancel()
 
 
 # The end:

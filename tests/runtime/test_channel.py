@@ -105,20 +105,23 @@ async def test_descriptors_come_with_their_message(
     ]
 
 
+@pytest.mark.parametrize("room", [0, 3])
 async def test_without_room_for_all_descriptors_none_come_and_the_next_are_not_mixed_up(
-    pair: Pair, files: list[int]
+    pair: Pair, files: list[int], room: int
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    pair.sender.send(named("many"), files[:5])
+    pair.sender.send(named("many", 2_000_000), files[:5])  # more than one read takes
     pair.sender.send(named("one"), files[:1])
-    # Room for three descriptors: gaps among those that are open count.
-    here = sorted(int(name) for name in os.listdir("/proc/self/fd"))
-    gaps = [n for n in range(here[-1] + 4) if n not in here][:3]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (gaps[-1] + 1, hard))
+    # Gaps among the descriptors that are open are room as well.
+    here = {int(name) for name in os.listdir("/proc/self/fd")}
+    gaps = [n for n in range(max(here) + 5) if n not in here]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (gaps[room], hard))
     try:
-        heard = await pair.until_heard(2)
+        for _ in range(3):
+            await asyncio.sleep(0)  # the first octets are read, and what should come with them
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    heard = await pair.until_heard(2)
 
     assert [(name, len(fds)) for name, fds in heard] == [("many", 0), ("one", 1)]
 
