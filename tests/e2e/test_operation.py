@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sidecar.runtime.messages import DUMP
 from tests.e2e.stand import ROOT, Sidecar, Upstream, echo, free_port, read_head, talk, wait_for
 
 
@@ -210,6 +211,14 @@ def test_a_worker_that_hangs_is_replaced(rig: Rig, state: str) -> None:
     if state == "led":
         told = rig.sidecar.get("/metrics")[1]
         assert 'sidecar_worker_restarts_total{reason="stuck"} 1.0' in told
+
+
+def test_a_worker_asked_for_its_stacks_writes_them_and_goes_on(rig: Rig) -> None:
+    pid = rig.sidecar.worker_pid()
+    os.kill(pid, DUMP)
+    wait_for(lambda: "in serve" in rig.sidecar.log.read_text())
+    assert rig.ask() == 200
+    assert rig.sidecar.worker_pid() == pid
 
 
 def test_an_agent_that_cannot_start_leaves_the_workers_serving(rig: Rig) -> None:
