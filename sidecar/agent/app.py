@@ -303,7 +303,10 @@ class Agent:
 
     def _told_ready(self) -> None:
         running = self._pusher.running
-        self._notifier.ready(f"running plan {running.version if running is not None else '-'}")
+        status = f"running plan {running.version if running is not None else '-'}"
+        if self._last_error is not None:  # one line: that is what systemctl status has room for
+            status += f"; refused: {self._last_error.splitlines()[0]}"
+        self._notifier.ready(status)
 
     async def _tick(self) -> None:
         while True:

@@ -216,7 +216,7 @@ def test_a_worker_that_hangs_is_replaced(rig: Rig, state: str) -> None:
 def test_a_worker_asked_for_its_stacks_writes_them_and_goes_on(rig: Rig) -> None:
     pid = rig.sidecar.worker_pid()
     os.kill(pid, DUMP)
-    wait_for(lambda: "in serve" in rig.sidecar.log.read_text())
+    wait_for(lambda: "sidecar/worker/main.py" in rig.sidecar.log.read_text())
     assert rig.ask() == 200
     assert rig.sidecar.worker_pid() == pid
 
