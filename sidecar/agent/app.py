@@ -2,172 +2,151 @@
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import signal
 import socket
 import sys
-import tempfile
 import time
-from pathlib import Path
-from typing import Final, Protocol, final
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final, final
 
-import msgspec
 import uvloop
 
 from sidecar import __version__
 from sidecar.admin import pages
 from sidecar.agent import sockets
+from sidecar.agent.adoption import find_orphans
 from sidecar.agent.aggregate import Retired, sum_endpoints
-from sidecar.agent.logs import log, setup
+from sidecar.agent.config import Config, Source, load
+from sidecar.agent.logs import bug, log, setup
+from sidecar.agent.names import Names
 from sidecar.agent.notify import Notifier
-from sidecar.agent.supervisor import Worker
-from sidecar.compiler.snapshot import check, version_of
+from sidecar.agent.process import Process, launch
+from sidecar.agent.push import Pusher
+from sidecar.agent.store import LastGood, state_dir
+from sidecar.agent.supervisor import TICK, Supervisor
+from sidecar.agent.watch import Watcher
+from sidecar.agent.worker import DRAIN_SLACK, RUNNING as RUNNING_PLAN
 from sidecar.errors import ConfigErrors, OperationError, SidecarError
 from sidecar.issuers import files
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
-from sidecar.runtime.messages import (
-    Apply,
-    Endpoints,
-    EndpointStatus,
-    Nack,
-    Reopen,
-    Report,
-    Sample,
-    Secrets,
-)
+from sidecar.runtime.clock import wall
+from sidecar.runtime.messages import Endpoints, EndpointStatus, Reopen, Sample
 from sidecar.runtime.tasks import spawn
 
-WATCH_INTERVAL: Final = 1.0  # seconds between looks at the watched files
-ACK_TIMEOUT: Final = 30.0  # seconds for a worker to compile and run a plan
 REPORT_TIMEOUT: Final = 0.3  # seconds that a scrape waits for fresh numbers
+RESOLVE_TIMEOUT: Final = 3.0  # seconds that a push waits for names not looked up before
 
 STARTING, RUNNING, DRAINING = "starting", "running", "draining"
 
 
-class Source(Protocol):
-    """Where snapshots come from."""
-
-    @property
-    def name(self) -> str:
-        """What to call it in messages."""
-
-    def load(self) -> Snapshot:
-        """Return the snapshot of now, or raise ConfigErrors."""
-
-    def locate(self, errors: ConfigErrors) -> ConfigErrors:
-        """Return `errors` with the places where they are."""
-
-    def watched(self) -> tuple[str, ...]:
-        """Return files whose change means: load again."""
-
-
 @final
 class Agent:
-    """Runs workers by what a source says, and answers the operator."""
+    """Runs workers by what a source says, and answers the operator.
 
-    def __init__(self, source: Source) -> None:
+    `launch(index, state_dir)` starts a worker and returns it with our end of its channel.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        launch: Callable[[int, str], tuple[Process, socket.socket]] = launch,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
         self._source: Final = source
-        self._notifier: Final = Notifier()
-        self._workers: Final[list[Worker]] = []
+        self._environ: Final = environ
+        self._notifier: Final = Notifier(environ)
         self._retired: Final = Retired()
-        self._sockets: Final[dict[str, socket.socket]] = {}
-        self._snapshot: Snapshot | None = None
-        self._secret: Secret | None = None
-        self._resolved: Final[dict[str, tuple[str, ...]]] = {}
+        self._last_good: Final = LastGood(source.name)
+        self._listening: Final = sockets.Listening()
+        self._names: Final = Names(self._renamed)
+        self._pusher: Final = Pusher(self._listening, self._names.of)
+        self._supervisor: Final = Supervisor(
+            lambda index: launch(index, self._state_dir), self._pusher, self._retired.fold
+        )
+        self._watcher: Final = Watcher(self._watched, self.reload)
         self._state = STARTING
         self._state_dir = ""
         self._started: Final = time.monotonic()
         self._last_error: str | None = None
-        self._seen: dict[str, tuple[int, int, int]] = {}
+        self._pushes: Final[Counter[str]] = Counter(applied=0, refused=0, rolled_back=0)
+        self._last_push = 0.0
         self._admin: asyncio.Server | None = None
-        self._resolvers: Final[dict[str, asyncio.Task[None]]] = {}
-        self._watcher: asyncio.Task[None] | None = None
-        self._pushing: Final = asyncio.Lock()
-        self._pushes = 0
+        self._watching: asyncio.Task[None] | None = None
+        self._tasks: Final[list[asyncio.Task[None]]] = []
         self.stopping: Final = asyncio.Event()
 
     # Life:
 
     async def start(self) -> None:
-        """Bind, start the workers, push; ready when this returns.
+        """Adopt, bind, start the workers, push; ready when this returns.
 
         Raises:
             ConfigErrors: the configuration is bad and no good one is kept.
-            OperationError: a port is taken, or no worker runs the plan.
+            OperationError: a port is taken, or the workers do not run the plan.
         """
-        snapshot, secret = self._load_first()
-        self._state_dir = _state_dir(snapshot)
-        self._sockets.update(sockets.passed(os.environ))
-        for index in range(snapshot.process.workers):
-            worker = Worker(index, self._state_dir, self._greeted, self._retired.fold)
-            self._workers.append(worker)
-            for address, sock in (await worker.adopt()).items():
-                if address in self._sockets:
-                    sock.close()
-                else:
-                    self._sockets[address] = sock
-        self._bind(snapshot)
-        self._snapshot, self._secret = snapshot, secret
-        if snapshot.admin.address != "off":
-            self._admin = await self._serve_admin(snapshot.admin.address)
-        self._follow_names(snapshot)
-        greeted = []
-        for worker in self._workers:
-            if worker.channel is None:
-                worker.start()
-            else:
-                greeted.append(self._push(worker))
-        results = await asyncio.gather(*greeted, *(self._first_push(w) for w in self._workers))
-        problem = next((r for r in results if r), None)
-        if problem is not None:
-            await self.stop(0)
-            raise OperationError("worker-failed", problem)
-        self._remember(snapshot)
+        self._watcher.look()
+        loaded: Config | None = None
+        try:
+            loaded = load(self._source)
+            await self._bring_up(loaded)
+        except Exception as error:
+            kept = self._last_good.load()
+            if kept is None or (loaded is not None and loaded.version == kept.version):
+                raise
+            self._refused(error)
+            if not isinstance(error, SidecarError):
+                bug("start", error)
+            for line in str(error).splitlines():
+                log.error("%s", line)
+            log.error("the configuration is bad: starting with the last good one")
+            await self._bring_up(kept)
         self._state = RUNNING
-        self._notifier.ready(f"running plan {version_of(snapshot)}")
-        self._watcher = spawn(self._watch(), name="watch", on_error=_bug)
+        self._told_ready()
+        self._watching = spawn(self._watcher.run(), name="watch", on_error=bug)
         if self._notifier.watchdog:
-            _ = spawn(self._feed_watchdog(), name="watchdog", on_error=_bug)
+            self._tasks.append(spawn(self._feed_watchdog(), name="watchdog", on_error=bug))
 
     async def stop(self, seconds: float) -> None:
         """Drain the workers within `seconds`, then end them."""
         self._state = DRAINING
         self._notifier.stopping()
-        if self._watcher is not None:
-            self._watcher.cancel()
-        for task in self._resolvers.values():
-            task.cancel()
-        for address, sock in self._sockets.items():
-            sockets.close(address, sock)  # from here on new callers are refused, not queued
-        self._sockets.clear()
-        for worker in self._workers:
-            worker.stop(seconds)
-        ends = [asyncio.ensure_future(w.ended.wait()) for w in self._workers]  # noqa: TID251
-        if ends:
-            await asyncio.wait(ends, timeout=seconds + 1)
-        for worker in self._workers:
-            if not worker.ended.is_set():
-                worker.kill()
-        if ends:
-            await asyncio.wait(ends, timeout=1)
-        if self._admin is not None:
-            self._admin.close()
+        self._names.keep_only(None)
+        if self._watching is not None:  # a push that is under way is given up
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
+        self._listening.close()  # from here on new callers are refused, not queued
+        self._supervisor.drain(seconds)
+        await self._supervisor.wait(seconds + DRAIN_SLACK)
+        self._end()
+
+    async def abandon(self) -> None:
+        """Give up a start; workers that were there before us go on without an agent."""
+        await self._supervisor.abandon()
+        self._listening.release()
+        self._names.keep_only(None)
+        self._end()
+
+    def reload_soon(self) -> None:
+        """Load again without waiting for a change."""
+        self._watcher.ask()
 
     async def reload(self) -> None:
-        """Load again; what is bad is told and the running plan stays."""
-        async with self._pushing:
-            self._notifier.reloading()
-            try:
-                await self._reload()
-                self._last_error = None
-            except SidecarError as error:
-                self._last_error = str(error)
-                for line in str(error).splitlines():
-                    log.error("config refused, the running one stays: %s", line)
-            assert self._snapshot is not None
-            self._notifier.ready(f"running plan {version_of(self._snapshot)}")
+        """Load again; what is bad is told and the running plan stays, whatever goes wrong."""
+        self._notifier.reloading()
+        try:
+            await self._reload()
+            self._last_error = None
+        except SidecarError as error:
+            self._refused(error)
+            for line in str(error).splitlines():
+                log.error("config refused, the running one stays: %s", line)
+        except Exception as error:  # noqa: BLE001 - a bug of ours must not end the watching
+            self._refused(error)
+            bug("reload", error)
+        self._told_ready()
 
     # The operator asks (sidecar.admin.operator.Operator):
 
@@ -175,60 +154,51 @@ class Agent:
         """Say whether traffic is served."""
         if self._state != RUNNING:
             return False, self._state
-        if not any(w.channel is not None for w in self._workers):
-            return False, "no worker runs"
+        if not self._supervisor.serving():
+            return False, "no worker runs a plan"
         return True, "ready"
 
     def snapshot(self) -> Snapshot | None:
         """Return the running configuration."""
-        return self._snapshot
+        return self._pusher.running.snapshot if self._pusher.running is not None else None
 
     def certificates(self) -> Secret | None:
         """Return the key material in use."""
-        return self._secret
+        return self._pusher.running.secret if self._pusher.running is not None else None
 
     def info(self) -> dict[str, object]:
         """Return what runs here."""
+        running = self._pusher.running
         return {
             "release": __version__,
-            "version": version_of(self._snapshot) if self._snapshot is not None else None,
+            "version": running.version if running is not None else None,
             "state": self._state,
             "pid": os.getpid(),
             "uptime_seconds": round(time.monotonic() - self._started, 1),
             "source": self._source.name,
             "last_error": self._last_error,
-            "pushes": self._pushes,
+            "pushes": self._pushes["applied"],
             "workers": [
                 {
-                    "index": w.index,
-                    "pid": w.pid,
-                    "restarts": w.restarts,
-                    "state": "running" if w.channel is not None else "gone",
+                    "index": place.index,
+                    "pid": place.worker.pid if place.worker is not None else None,
+                    "plan": place.worker.version if place.worker is not None else None,
+                    "restarts": place.restarts,
+                    "state": place.state,
                 }
-                for w in self._workers
+                for place in self._supervisor.places
             ],
         }
 
     async def statistics(self) -> tuple[list[Sample], list[EndpointStatus]]:
         """Return numbers summed over the workers, as fresh as they answer in time."""
-        waits = []
-        for worker in self._workers:
-            if worker.channel is not None:
-                worker.reported.clear()
-                worker.channel.send(Report())
-                waits.append(worker.reported.wait())
+        workers = [w for w in self._supervisor.workers() if w.state == RUNNING_PLAN]
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.gather(*waits), REPORT_TIMEOUT)
-        samples = self._retired.sum(w.samples for w in self._workers)
-        own = {
-            "sidecar_worker_restarts_total": sum(w.restarts for w in self._workers),
-            "sidecar_workers": sum(w.channel is not None for w in self._workers),
-            "sidecar_config_pushes_total": self._pushes,
-            "sidecar_config_last_reload_successful": int(self._last_error is None),
-            "sidecar_uptime_seconds": time.monotonic() - self._started,
-        }
-        samples += [Sample(name, (), (float(value),)) for name, value in own.items()]
-        return samples, sum_endpoints(w.endpoints for w in self._workers)
+            await asyncio.wait_for(asyncio.gather(*(w.report() for w in workers)), REPORT_TIMEOUT)
+        workers = self._supervisor.everyone()  # one that ended meanwhile is among the retired
+        samples = self._retired.sum(w.samples for w in workers)
+        samples += self._own_samples()
+        return samples, sum_endpoints(w.endpoints for w in workers)
 
     def drain(self) -> None:
         """Begin to drain, and exit."""
@@ -236,9 +206,7 @@ class Agent:
 
     def reopen(self) -> None:
         """Have the workers open their log files again."""
-        for worker in self._workers:
-            if worker.channel is not None:
-                worker.channel.send(Reopen())
+        self._pusher.tell(Reopen())
 
     def log_level(self, level: str | None) -> str:
         """Return the level of the agent's log, after setting it if one is given."""
@@ -246,199 +214,114 @@ class Agent:
             log.setLevel(level.upper())
         return str(log.level)
 
-    # Config:
+    # Inside:
 
-    def _load_first(self) -> tuple[Snapshot, Secret | None]:
-        try:
-            return self._load()
-        except ConfigErrors as errors:
-            kept = self._last_good()
-            if kept is None:
-                raise
-            self._last_error = str(errors)
-            for line in str(errors).splitlines():
-                log.error("%s", line)
-            log.error("the configuration is bad: starting with the last good one")
-            return kept
-
-    def _load(self) -> tuple[Snapshot, Secret | None]:
-        snapshot = self._source.load()
-        try:
-            secret = None
-            if snapshot.certificates is not None:
-                secret = files.load(snapshot.certificates)
-            check(snapshot, secret)
-        except ConfigErrors as errors:
-            raise self._source.locate(errors) from None
-        return snapshot, secret
+    async def _bring_up(self, config: Config) -> None:
+        """Have every worker run `config`, the first of all."""
+        process = config.snapshot.process
+        if not self._supervisor.places:  # they are settled by the first attempt
+            self._state_dir = state_dir(config.snapshot)
+            self._listening.take(sockets.passed(self._environ))
+            orphans = await find_orphans(self._state_dir)
+            self._listening.take(
+                self._supervisor.adopt(orphans, process.workers, process.drain_timeout)
+            )
+        if self._admin is None and config.snapshot.admin.address != "off":
+            self._admin = await self._serve_admin(config.snapshot.admin.address)
+        added = self._listening.bind(config.addresses)
+        self._supervisor.fill()
+        if not self._tasks:
+            self._tasks.append(spawn(self._tick(), name="tick", on_error=bug))
+        await self._put_into_force(config, added)
 
     async def _reload(self) -> None:
-        old, before = self._snapshot, self._secret
-        assert old is not None
-        snapshot, secret = self._load()
-        if snapshot == old and secret == before:
+        before = self._pusher.running
+        config = load(self._source)
+        if config == before:
             return
-        if snapshot == old and secret is not None:
-            self._secret = secret
-            for worker in self._workers:
-                if worker.channel is not None:
-                    worker.channel.send(Secrets(secret))
+        await self._put_into_force(config, self._listening.bind(config.addresses))
+        self._pushes["applied"] += 1
+        if before is not None and before.snapshot == config.snapshot:
             log.info("certificates renewed")
-            return
-        added = self._bind(snapshot)
-        self._snapshot, self._secret = snapshot, secret
-        self._follow_names(snapshot)
-        results = await asyncio.gather(*(self._push(w) for w in self._workers if w.channel))
-        problem = next((r for r in results if r), None)
-        if problem is not None:
-            self._snapshot, self._secret = old, before
-            for address in added:
-                sockets.close(address, self._sockets.pop(address))
-            raise OperationError("push-refused", problem)
-        kept = _addresses(snapshot)
-        for address in [a for a in self._sockets if a not in kept]:
-            sockets.close(address, self._sockets.pop(address))
-        self._remember(snapshot)
-        self._pushes += 1
-        log.info("running plan %s", version_of(snapshot))
+        else:
+            log.info("running plan %s", config.version)
 
-    def _bind(self, snapshot: Snapshot) -> list[str]:
-        """Bind what is not bound yet; all or nothing."""
-        added = []
+    async def _put_into_force(self, config: Config, added: list[str]) -> None:
+        """Push `config`; whatever goes wrong, it leaves no trace."""
+        self._names.follow(config.snapshot)
+        await self._names.wait(RESOLVE_TIMEOUT)
         try:
-            for address in _addresses(snapshot):
-                if address not in self._sockets:
-                    self._sockets[address] = sockets.bind(address)
-                    added.append(address)
-        except OperationError:
-            for address in added:
-                sockets.close(address, self._sockets.pop(address))
+            await self._pusher.push(config, [p.index for p in self._supervisor.places])
+        except BaseException:
+            self._listening.close(added)
+            if self._pusher.running is not None:
+                self._names.keep_only(self._pusher.running.snapshot)
             raise
-        return added
+        self._listening.keep_only(config.addresses)
+        self._names.keep_only(config.snapshot)
+        self._last_good.save(config)
+        self._last_push = wall()
 
-    def _last_good(self) -> tuple[Snapshot, Secret | None] | None:
-        """Return what this source said when it was last good, if it is kept and still compiles."""
-        try:
-            data = _last_good_path(self._source.name).read_bytes()
-            snapshot = msgspec.msgpack.decode(data, type=Snapshot)
-            secret = files.load(snapshot.certificates) if snapshot.certificates else None
-            check(snapshot, secret)
-        except (OSError, msgspec.MsgspecError, ConfigErrors):
-            return None
-        return snapshot, secret
+    def _refused(self, error: Exception) -> None:
+        self._last_error = str(error) or repr(error)
+        is_push = isinstance(error, OperationError) and error.code == "push-refused"
+        self._pushes["rolled_back" if is_push else "refused"] += 1
 
-    def _remember(self, snapshot: Snapshot) -> None:
-        path = _last_good_path(self._source.name)
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            spare = path.with_suffix(".new")
-            handle = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(msgspec.msgpack.encode(snapshot))
-            spare.rename(path)
-        except OSError as error:
-            log.warning("the last good config is not kept: %s", error)
+    def _renamed(self, cluster: str, dns: str, addresses: tuple[str, ...]) -> None:
+        """A name has other addresses: whoever runs a plan with it is told."""
+        target = self._pusher.target
+        if target is not None and any(
+            (c.name, c.dns) == (cluster, dns) for c in target.snapshot.clusters
+        ):
+            self._pusher.tell(Endpoints(cluster, addresses))
 
-    # Workers:
-
-    def _greeted(self, worker: Worker) -> None:
-        _ = spawn(self._push(worker), name="push", on_error=_bug)
-
-    async def _first_push(self, worker: Worker) -> str | None:
-        """Wait until a worker that was started runs the plan."""
-        assert self._snapshot is not None
-        version = version_of(self._snapshot)
-        waiting = worker.acks.get(version)
-        if waiting is None:
-            waiting = worker.acks[version] = asyncio.get_running_loop().create_future()
-        return await _answer(waiting)
-
-    async def _push(self, worker: Worker) -> str | None:
-        """Send the running snapshot to a worker; return what is wrong."""
-        snapshot = self._snapshot
-        assert snapshot is not None
-        if worker.channel is None or self._state == DRAINING:
-            return None  # a worker that starts while we drain has no sockets to serve on
-        version = version_of(snapshot)
-        waiting = worker.acks.get(version)
-        if waiting is None:
-            waiting = worker.acks[version] = asyncio.get_running_loop().create_future()
-        wanted = _addresses(snapshot)
-        worker.sent &= wanted
-        new = tuple(a for a in self._sockets if a in wanted and a not in worker.sent)
-        worker.sent |= wanted
-        for cluster, addresses in self._resolved.items():
-            worker.channel.send(Endpoints(cluster, addresses))
-        worker.channel.send(
-            Apply(version, snapshot, self._secret, new),
-            [self._sockets[a].fileno() for a in new],
-        )
-        return await _answer(waiting)
-
-    # Watching:
-
-    async def _watch(self) -> None:
-        self._changed()
-        while True:
-            await asyncio.sleep(WATCH_INTERVAL)
-            if self._changed():
-                await self.reload()
-
-    def _changed(self) -> bool:
+    def _watched(self) -> tuple[str, ...]:
         paths = self._source.watched()
-        if self._snapshot is not None and self._snapshot.certificates is not None:
-            paths += files.watched(self._snapshot.certificates)
-        seen = {}
-        for path in paths:
-            with contextlib.suppress(OSError):
-                status = os.stat(path)
-                seen[path] = (status.st_mtime_ns, status.st_ino, status.st_size)
-        changed = seen != self._seen
-        self._seen = seen
-        return changed
+        running = self._pusher.running
+        certificates = running.snapshot.certificates if running is not None else None
+        return paths + (files.watched(certificates) if certificates is not None else ())
+
+    def _own_samples(self) -> list[Sample]:
+        values = {
+            "sidecar_workers": self._supervisor.serving(),
+            "sidecar_workers_wanted": len(self._supervisor.places),
+            "sidecar_config_last_reload_successful": int(self._last_error is None),
+            "sidecar_config_last_push_timestamp_seconds": self._last_push,
+            "sidecar_uptime_seconds": time.monotonic() - self._started,
+        }
+        samples = [Sample(name, (), (float(value),)) for name, value in values.items()]
+        for name, label, counts in (
+            ("sidecar_worker_restarts_total", "reason", self._supervisor.restarts),
+            ("sidecar_config_pushes_total", "result", self._pushes),
+        ):
+            samples += [Sample(name, ((label, k),), (float(v),)) for k, v in counts.items()]
+        running = self._pusher.running
+        for part, when in (running.expiries() if running is not None else {}).items():
+            name = "sidecar_certificate_expiry_timestamp_seconds"
+            samples.append(Sample(name, (("part", part),), (when.timestamp(),)))
+        return samples
+
+    def _told_ready(self) -> None:
+        running = self._pusher.running
+        status = f"running plan {running.version if running is not None else '-'}"
+        if self._last_error is not None:  # one line: that is what systemctl status has room for
+            status += f"; refused: {self._last_error.splitlines()[0]}"
+        self._notifier.ready(status)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK)
+            try:
+                self._supervisor.tick()
+            except Exception as error:  # noqa: BLE001 - without it nobody would be replaced
+                bug("tick", error)
 
     async def _feed_watchdog(self) -> None:
-        while self._state == RUNNING:
-            if self.readiness()[0]:
-                self._notifier.alive()
-            await asyncio.sleep(self._notifier.watchdog)
-
-    def _follow_names(self, snapshot: Snapshot) -> None:
-        """Keep the addresses of every cluster that is a DNS name."""
-        wanted = {c.name: (c.dns, c.dns_refresh) for c in snapshot.clusters if c.dns is not None}
-        for task in self._resolvers.values():
-            task.cancel()
-        self._resolvers.clear()
-        for name in [n for n in self._resolved if n not in wanted]:
-            del self._resolved[name]
-        for name, (address, refresh) in wanted.items():
-            self._resolvers[name] = spawn(
-                self._resolve(name, address, refresh), name=f"resolve {address}", on_error=_bug
-            )
-
-    async def _resolve(self, cluster: str, address: str, refresh: float) -> None:
-        loop = asyncio.get_running_loop()
-        host, _, port = address.rpartition(":")
-        failed = False
+        """Tell systemd that we live while somebody serves: see docs/operations.md."""
         while True:
-            try:
-                answer = await loop.getaddrinfo(host.strip("[]"), int(port), type=1)
-                found = {a[4][0] for a in answer}
-                addresses = tuple(
-                    sorted(f"[{a}]:{port}" if ":" in str(a) else f"{a}:{port}" for a in found)
-                )
-                failed = False
-            except OSError as error:
-                if not failed:
-                    log.warning("%s does not resolve, the last addresses stay: %s", host, error)
-                failed = True
-                addresses = self._resolved.get(cluster, ())
-            if addresses != self._resolved.get(cluster):
-                self._resolved[cluster] = addresses
-                for worker in self._workers:
-                    if worker.channel is not None:
-                        worker.channel.send(Endpoints(cluster, addresses))
-            await asyncio.sleep(max(refresh, 0.1))
+            if self._state == DRAINING or self._supervisor.serving():
+                self._notifier.alive()
+            await asyncio.sleep(min(TICK, self._notifier.watchdog))
 
     async def _serve_admin(self, address: str) -> asyncio.Server:
         try:
@@ -450,6 +333,12 @@ class Agent:
             if error.errno != 98:
                 detail = f"{error.strerror}: the admin interface"
             raise OperationError("cannot-listen", f"{detail} cannot listen on {address}") from None
+
+    def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._admin is not None:
+            self._admin.close()
 
 
 def run(source: Source) -> int:
@@ -473,76 +362,32 @@ async def _run(source: Source) -> int:
 
     def hung_up() -> None:
         agent.reopen()
-        _ = spawn(agent.reload(), name="reload", on_error=_bug)
+        agent.reload_soon()
 
     loop.add_signal_handler(signal.SIGHUP, hung_up)
-    try:
-        await agent.start()
-    except SidecarError as error:
+    start = loop.create_task(agent.start())
+    stopping = loop.create_task(agent.stopping.wait())
+    await asyncio.wait({start, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not start.done():  # told to stop before it was ready
+        start.cancel()
+        await asyncio.wait({start})
+    error = None if start.cancelled() else start.exception()
+    if error is not None:
+        stopping.cancel()
+        await agent.abandon()
+        if not isinstance(error, SidecarError):
+            raise error
         text = str(error) if isinstance(error, ConfigErrors) else error.detail
         sys.stderr.write(f"sidecar: {text}\n")
-        await agent.stop(0)
         return 1
     snapshot = agent.snapshot()
-    assert snapshot is not None
-    log.info("ready: plan %s from %s", version_of(snapshot), source.name)
-    await agent.stopping.wait()
-    stop = asyncio.ensure_future(agent.stop(snapshot.process.drain_timeout))  # noqa: TID251
-    force = asyncio.ensure_future(forced.wait())  # noqa: TID251
+    if snapshot is not None:
+        log.info("ready: plan %s from %s", agent.info()["version"], source.name)
+    await stopping
+    stop = loop.create_task(agent.stop(snapshot.process.drain_timeout if snapshot else 0.0))
+    force = loop.create_task(forced.wait())
     await asyncio.wait({stop, force}, return_when=asyncio.FIRST_COMPLETED)
     if not stop.done():
         await agent.stop(0)
     force.cancel()
     return 0
-
-
-async def _answer(waiting: "asyncio.Future[Nack | None]") -> str | None:
-    try:
-        nack = await asyncio.wait_for(asyncio.shield(waiting), ACK_TIMEOUT)
-    except TimeoutError:
-        return "a worker did not answer in time"
-    except asyncio.CancelledError:
-        return None  # the worker is gone; the next one gets the snapshot of then
-    if nack is None:
-        return None
-    return "; ".join(f"{path}: {detail}" for path, detail in nack.errors)
-
-
-def _addresses(snapshot: Snapshot) -> set[str]:
-    """Return where `snapshot` listens."""
-    return {x.address for x in snapshot.inbound} | {x.address for x in snapshot.outbound}
-
-
-def _state_dir(snapshot: Snapshot) -> str:
-    """Return the state directory, made if need be."""
-    directory = snapshot.process.state_dir or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    directory = directory or os.path.join(_state_home(), snapshot.workload.name)
-    try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-    except OSError as error:
-        fallback = tempfile.mkdtemp(prefix="sidecar-")
-        log.warning("state directory %s: %s; using %s", directory, error.strerror, fallback)
-        return fallback
-    return directory
-
-
-def _state_home() -> str:
-    """Return where state is kept unless the configuration says otherwise."""
-    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    if given:
-        return given
-    home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.path.join(home, "sidecar")
-
-
-def _last_good_path(source: str) -> Path:
-    """Return where the last good config of `source` is kept.
-
-    It does not depend on what the config says: it is needed when that cannot be read.
-    """
-    name = hashlib.sha256(os.path.abspath(source).encode()).hexdigest()[:12]
-    return Path(_state_home()) / f"last-good-{name}.msgpack"
-
-
-def _bug(where: str, error: BaseException) -> None:
-    log.error("bug in %s", where, exc_info=error)

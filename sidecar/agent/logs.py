@@ -64,3 +64,8 @@ def is_journal(handle: int, environ: Mapping[str, str]) -> bool:
     except OSError:
         return False
     return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def bug(where: str, error: BaseException) -> None:
+    """Tell of an error that is ours; what runs goes on."""
+    log.error("bug in %s", where, exc_info=error)

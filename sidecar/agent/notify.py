@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Final, final
 
+PATIENCE: Final = 0.5  # seconds that a manager may be behind before it misses a change of state
+
 
 @final
 class Notifier:
@@ -32,13 +34,14 @@ class Notifier:
 
     def alive(self) -> None:
         """Feed the watchdog."""
-        self._send("WATCHDOG=1")
+        self._send("WATCHDOG=1", patience=0.0)
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str, patience: float = PATIENCE) -> None:
         if not self._path:
             return
         address = "\0" + self._path[1:] if self._path[0] == "@" else self._path
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.settimeout(patience)
             try:
                 sock.sendto(text.encode(), address)
             except OSError:

@@ -18,6 +18,65 @@ class Passed(socket.socket):
     """A listening socket that the service manager made, and goes on listening on after us."""
 
 
+@final
+class Listening:
+    """The agent's copies of the listening sockets, by address."""
+
+    def __init__(self) -> None:
+        self._sockets: Final[dict[str, socket.socket]] = {}
+        self._bound: Final[set[str]] = set()  # by this process
+
+    def take(self, found: Mapping[str, socket.socket]) -> None:
+        """Keep sockets that were open before us; of two for one address, the first."""
+        for address, sock in found.items():
+            if address in self._sockets:
+                sock.close()
+            else:
+                self._sockets[address] = sock
+
+    def bind(self, addresses: Iterable[str]) -> list[str]:
+        """Bind what is not bound yet, all or nothing; return what was added.
+
+        Raises:
+            OperationError: see `bind`.
+        """
+        added: list[str] = []
+        try:
+            for address in sorted(addresses):
+                if address not in self._sockets:
+                    self._sockets[address] = bind(address)
+                    self._bound.add(address)
+                    added.append(address)
+        except BaseException:
+            self.close(added)
+            raise
+        return added
+
+    def handles(self, addresses: Iterable[str]) -> list[int]:
+        """Return the descriptor for each of `addresses`."""
+        return [self._sockets[address].fileno() for address in addresses]
+
+    def keep_only(self, addresses: set[str]) -> None:
+        """Close the others, except what systemd passed: it listens there whatever we do."""
+        passed = {a for a, sock in self._sockets.items() if isinstance(sock, Passed)}
+        self.close(self._sockets.keys() - addresses - passed)
+
+    def close(self, addresses: Iterable[str] | None = None) -> None:
+        """Close for good; None means all."""
+        for address in list(self._sockets if addresses is None else addresses):
+            sock = self._sockets.pop(address, None)
+            if sock is not None:
+                close(address, sock)
+            self._bound.discard(address)
+
+    def release(self) -> None:
+        """Close all, but leave the paths of those that were open before us: they are in use."""
+        self.close(list(self._bound))
+        for sock in self._sockets.values():
+            sock.close()
+        self._sockets.clear()
+
+
 def bind(address: str) -> socket.socket:
     """Return a listening socket on `host:port`, `[v6]:port` or `unix:/path`.
 
@@ -37,6 +96,9 @@ def bind(address: str) -> socket.socket:
         sock.setblocking(False)
         sock.bind((host, int(port)))
         sock.listen(BACKLOG)
+    except (OverflowError, ValueError) as error:
+        sock.close()
+        raise OperationError("cannot-listen", f"cannot listen on {address}: {error}") from None
     except OSError as error:
         sock.close()
         raise OperationError("cannot-listen", _why(address, int(port), error)) from None

@@ -1,185 +1,243 @@
-"""One worker process: started, spoken to, replaced when it dies, adopted when we are the new one."""
+"""Which workers there are: started, replaced when they end or are stuck, adopted, drained."""
 
 import asyncio
-import contextlib
-import os
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, final
 
 from sidecar import __version__
 from sidecar.agent.logs import log
-from sidecar.runtime.channel import Channel
-from sidecar.runtime.messages import (
-    Ack,
-    Drain,
-    Drained,
-    EndpointStatus,
-    Hello,
-    Nack,
-    Sample,
-    Stats,
-    Up,
+from sidecar.agent.process import Process
+from sidecar.agent.worker import (
+    GONE,
+    GREETED,
+    LINGER,
+    RUNNING,
+    STARTING,
+    STATE_NAMES,
+    Watch,
+    Worker,
 )
+from sidecar.runtime.messages import Ack, Nack, Sample
 
-QUICK_DEATH: Final = 1.0  # seconds; a worker that lives shorter is replaced ever more slowly
-BACKOFF: Final = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)  # seconds before the n-th quick restart
-ADOPTION: Final = 2.0  # seconds that a worker of an agent before us has to say hello
+TICK: Final = 1.0  # seconds; a worker reports as often
+SILENCE: Final = 10  # ticks without a word from a worker that runs: its loop is stuck
+PATIENCE: Final = 30  # ticks without a word from one that starts or takes up a large plan
+UNANSWERED: Final = 40  # ticks until one that talks must have answered a push
+QUICK_DEATH: Final = 5.0  # seconds; a worker that lives shorter is replaced ever more slowly
+BACKOFF: Final = (0.0, 0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0)  # seconds, by quick deaths in a row
+
+Launch = Callable[[int], tuple[Process, socket.socket]]
 
 
 @final
-class Worker:
-    """One place for a worker; the processes in it change.
+class Place:
+    """One of the workers that are wanted; the processes in it change, one at a time."""
 
-    `on_hello(worker)` is called when a process is ready for a push; `on_gone(samples)` when one
-    has ended, with the last numbers it reported.
+    __slots__ = ("index", "quick", "restarts", "retry", "worker")
+
+    def __init__(self, index: int) -> None:
+        self.index: Final = index
+        self.worker: Worker | None = None
+        self.quick = 0  # quick deaths in a row
+        self.restarts = 0
+        self.retry: asyncio.TimerHandle | None = None
+
+    @property
+    def state(self) -> str:
+        """What to tell the operator."""
+        return STATE_NAMES[self.worker.state] if self.worker is not None else "backing off"
+
+
+@final
+class Supervisor(Watch):
+    """Keeps a worker in every place; `watch` is told of those in a place, and of no other.
+
+    `launch(index)` starts a process and returns it with our end of its channel; `on_gone(samples)`
+    is given the last numbers of each that has ended.
     """
 
     def __init__(
-        self,
-        index: int,
-        state_dir: str,
-        on_hello: Callable[["Worker"], None],
-        on_gone: Callable[[tuple[Sample, ...]], None],
+        self, launch: Launch, watch: Watch, on_gone: Callable[[tuple[Sample, ...]], None]
     ) -> None:
-        self.index: Final = index
-        self._state_dir: Final = state_dir
-        self._on_hello: Final = on_hello
-        self._on_gone: Final = on_gone
         self._loop: Final = asyncio.get_running_loop()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._started = 0.0
-        self._quick = 0
+        self._launch: Final = launch
+        self._watch: Final = watch
+        self._on_gone: Final = on_gone
+        self._leaving: Final[set[Worker]] = set()  # they drain, and no place waits for them
         self._stopping = False
-        self.channel: Channel[Up] | None = None
-        self.pid = 0
-        self.restarts = 0
-        self.sent: set[str] = set()  # addresses of sockets that this process holds
-        self.samples: tuple[Sample, ...] = ()
-        self.endpoints: tuple[EndpointStatus, ...] = ()
-        self.reported = asyncio.Event()
-        self.ended = asyncio.Event()
-        self.acks: dict[str, asyncio.Future[Nack | None]] = {}
+        self.places: tuple[Place, ...] = ()
+        self.restarts: Final[Counter[str]] = Counter(ended=0, stuck=0, refused=0)
 
-    def start(self) -> None:
-        """Start a process: its own interpreter, small, with one end of a socket pair."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sent = set()
-        self._started = self._loop.time()
-        command = [
-            sys.executable, "-m", "sidecar.worker", "--channel", str(theirs.fileno()),
-            "--index", str(self.index), "--state", self._state_dir,
-        ]  # fmt: skip
-        # A session of its own: Ctrl-C on a terminal is for the agent, which drains.
-        self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-            command, pass_fds=(theirs.fileno(),), start_new_session=True
-        )
-        theirs.close()
-        self.pid = self._process.pid
-        self.ended.clear()
-        self.channel = Channel(self._loop, ours, Up, self._received, self._lost)
+    # Who is there:
 
-    async def adopt(self) -> dict[str, socket.socket]:
-        """Take over the worker that an agent before us left; return its listening sockets.
+    def workers(self) -> Iterator[Worker]:
+        """Yield the workers in places, whatever their state."""
+        for place in self.places:
+            if place.worker is not None:
+                yield place.worker
 
-        One of another release hands over its sockets and drains.
+    def everyone(self) -> list[Worker]:
+        """Return those that are leaving as well."""
+        return [*self.workers(), *self._leaving]
+
+    def serving(self) -> int:
+        """Return how many workers run a plan and were heard of lately."""
+        return sum(w.state == RUNNING and w.silent < SILENCE for w in self.workers())
+
+    # What is done:
+
+    def adopt(
+        self, orphans: Iterable[Worker], count: int, drain: float
+    ) -> dict[str, socket.socket]:
+        """Make `count` places, and put `orphans` there; return the sockets they hand over.
+
+        One of another release, or that finds no place, has `drain` seconds to finish.
         """
-        path = os.path.join(self._state_dir, f"worker-{self.index}.sock")
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            await asyncio.wait_for(self._loop.sock_connect(sock, path), ADOPTION)
-        except (OSError, TimeoutError):
-            sock.close()
-            return {}
-        hello: asyncio.Future[tuple[Hello, list[int]]] = self._loop.create_future()
-
-        def received(message: Up, descriptors: list[int]) -> None:
-            if isinstance(message, Hello) and not hello.done():
-                hello.set_result((message, descriptors))
-            else:
-                self._received(message, descriptors)
-
-        channel: Channel[Up] = Channel(self._loop, sock, Up, received, self._lost)
-        try:
-            message, descriptors = await asyncio.wait_for(hello, ADOPTION)
-        except TimeoutError:
-            channel.close()
-            return {}
-        sockets = {
-            address: socket.socket(fileno=handle)
-            for address, handle in zip(message.addresses, descriptors, strict=False)
-        }
-        if message.release != __version__:
-            log.info("worker %d is of release %s: replacing it", self.index, message.release)
-            channel.send(Drain(30.0))
-            self._left = channel  # kept until it has drained
-            return sockets
-        log.info("adopted worker %d, pid %d", self.index, message.pid)
-        self.channel, self.pid, self.sent = channel, message.pid, set(sockets)
-        self._started = self._loop.time()
-        self.ended.clear()
+        self.places = tuple(map(Place, range(count)))
+        sockets: dict[str, socket.socket] = {}
+        for worker in sorted(orphans, key=lambda w: w.index):
+            for address, sock in worker.handed_over.items():
+                if address in sockets:
+                    sock.close()
+                else:
+                    sockets[address] = sock
+            worker.handed_over = {}
+            worker.watch = self
+            place = self._room_for(worker)
+            if worker.state != GREETED:
+                continue
+            if place is not None and worker.release == __version__:
+                log.info("adopted worker %d, pid %d", place.index, worker.pid)
+                place.worker, worker.index = worker, place.index
+                continue
+            why = "is one too many" if place is None else f"is of release {worker.release}"
+            log.info("orphaned worker, pid %d, %s: it drains", worker.pid, why)
+            self._leaving.add(worker)
+            worker.drain(drain)
+        for worker in self.workers():
+            self._watch.greeted(worker)
         return sockets
 
-    def stop(self, seconds: float) -> None:
-        """Ask it to drain; it exits within `seconds`, even if we are gone by then."""
-        self._stopping = True
-        if self.channel is not None:
-            self.channel.send(Drain(seconds))
-        else:
-            self.ended.set()
+    def fill(self) -> None:
+        """Start a worker in every empty place."""
+        for place in self.places:
+            if place.worker is None and place.retry is None:
+                self._start(place)
 
-    def kill(self) -> None:
-        """End it at once."""
-        self._stopping = True
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+    def tick(self) -> None:
+        """Count the silence of workers, and replace who is stuck; to be called every TICK.
 
-    def _received(self, message: Up, descriptors: list[int]) -> None:
-        if isinstance(message, Hello):
-            self._on_hello(self)
-        elif isinstance(message, Stats):
-            self.samples, self.endpoints = message.samples, message.endpoints
-            self.reported.set()
-        elif isinstance(message, Ack):
-            self._answered(message.version, None)
-        elif isinstance(message, Nack):
-            self._answered(message.version, message)
-        elif isinstance(message, Drained):
-            self._stopping = True
+        Ticks and not seconds: while the agent itself stands still, nobody's silence grows.
+        """
+        for worker in self.workers():
+            if worker.state > RUNNING:
+                continue  # its end is arranged
+            worker.silent += 1
+            worker.unanswered += worker.is_busy
+            limit = PATIENCE if worker.state == STARTING or worker.is_busy else SILENCE
+            if worker.silent < limit and worker.unanswered < UNANSWERED:
+                continue
+            log.error(
+                "worker %d (pid %d) is stuck (%d s without a word, %d without an answer): "
+                "it is replaced",
+                worker.index,
+                worker.pid,
+                worker.silent * TICK,
+                worker.unanswered * TICK,
+            )
+            worker.dump_and_end("stuck")
 
-    def _answered(self, version: str, nack: Nack | None) -> None:
-        waiting = self.acks.pop(version, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(nack)
+    def drain(self, seconds: float) -> None:
+        """Have all finish within `seconds`; nobody is replaced any more."""
+        self._stop()
+        for worker in self.everyone():
+            worker.drain(seconds)
 
-    def _lost(self) -> None:
-        """The process is gone: another one takes its place on the same sockets."""
-        self.channel = None
-        self._on_gone(self.samples)
-        self.samples, self.endpoints = (), ()
-        for waiting in self.acks.values():
-            if not waiting.done():
-                waiting.cancel()
-        self.acks.clear()
-        if self._process is not None:
-            self._reaped = self._loop.run_in_executor(None, self._process.wait)  # no zombie stays
-            self._process = None
-        self.ended.set()
+    async def wait(self, seconds: float) -> None:
+        """Wait until nobody is left; who remains after `seconds` is ended."""
+        if not await self._all_parted(seconds):
+            for worker in self.everyone():
+                worker.end("drain")
+            await self._all_parted(LINGER)
+
+    async def abandon(self) -> None:
+        """End what we started, and leave alone what was there before us: it serves on."""
+        self._stop()
+        for worker in self.everyone():
+            if worker.is_ours:
+                worker.end("abandoned")
+            else:
+                worker.let_be()
+                self._leaving.discard(worker)
+        self.places = tuple(p for p in self.places if p.worker is not None and p.worker.is_ours)
+        await self._all_parted(LINGER)
+
+    # What workers tell (Watch):
+
+    def greeted(self, worker: Worker) -> None:
+        """See Watch."""
+        if self._place_of(worker) is not None:
+            self._watch.greeted(worker)
+
+    def answered(self, worker: Worker, answer: Ack | Nack) -> None:
+        """See Watch."""
+        if self._place_of(worker) is not None:
+            self._watch.answered(worker, answer)
+
+    def gone(self, worker: Worker) -> None:
+        """See Watch."""
+        self._on_gone(worker.samples)
+        self._leaving.discard(worker)
+        place = self._place_of(worker)
+        if place is None:
+            return
+        place.worker = None
+        self._watch.gone(worker)
         if self._stopping:
             return
-        self.restarts += 1
-        self._quick = self._quick + 1 if self._loop.time() - self._started < QUICK_DEATH else 0
-        delay = BACKOFF[min(self._quick, len(BACKOFF) - 1)]
-        log.warning(
-            "worker %d (pid %d) is gone: another starts in %g s", self.index, self.pid, delay
-        )
-        self._loop.call_later(delay, self._again)
+        place.restarts += 1
+        self.restarts[worker.cause or "ended"] += 1
+        self._start_later(place, lived=self._loop.time() - worker.started)
 
-    def _again(self) -> None:
-        if not self._stopping:
-            self.start()
+    # Inside:
+
+    def _place_of(self, worker: Worker) -> Place | None:
+        return next((place for place in self.places if place.worker is worker), None)
+
+    def _room_for(self, worker: Worker) -> Place | None:
+        empty = [place for place in self.places if place.worker is None]
+        same = [place for place in empty if place.index == worker.index]
+        return next(iter(same or empty), None)
+
+    def _start(self, place: Place) -> None:
+        place.retry = None
+        try:
+            process, sock = self._launch(place.index)
+        except OSError as error:
+            log.error("worker %d cannot be started: %s", place.index, error)
+            self._start_later(place, lived=0.0)
+            return
+        place.worker = Worker(place.index, process, sock, self, is_ours=True)
+
+    def _start_later(self, place: Place, lived: float) -> None:
+        place.quick = place.quick + 1 if lived < QUICK_DEATH else 0
+        delay = BACKOFF[min(place.quick, len(BACKOFF) - 1)]
+        log.warning("worker %d is gone: another starts in %g s", place.index, delay)
+        place.retry = self._loop.call_later(delay, self._start, place)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for place in self.places:
+            if place.retry is not None:
+                place.retry.cancel()
+                place.retry = None
+
+    async def _all_parted(self, seconds: float) -> bool:
+        waits = [w.parted.wait() for w in self.everyone() if w.state != GONE]
+        try:
+            await asyncio.wait_for(asyncio.gather(*waits), seconds)
+        except TimeoutError:
+            return False
+        return True

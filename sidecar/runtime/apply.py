@@ -35,8 +35,9 @@ class Runner:
             if state is not None:
                 state.plan = listener
                 continue
-            state = self.listeners[address] = ListenerState(self._engine, listener)
+            state = ListenerState(self._engine, listener)
             await self._serve(address, state)
+            self.listeners[address] = state  # not before it serves: a push may be tried again
         for address in [a for a in self.listeners if a not in plan.listeners]:
             self._stop(address)
             state = self.listeners.pop(address)

@@ -2,7 +2,6 @@
 
 import array
 import asyncio
-import contextlib
 import os
 import socket
 from collections import deque
@@ -12,7 +11,8 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 MAX_FRAME: Final = 64 * 1024 * 1024  # octets; 10,000 endpoints are about one MiB
-MAX_DESCRIPTORS: Final = 250  # Linux takes 253 in one message
+MAX_DESCRIPTORS: Final = 250  # in one sendmsg; Linux takes 253
+HEAD: Final = 6  # octets: length of the body in four, count of descriptors in two
 
 Received = TypeVar("Received")
 
@@ -20,8 +20,9 @@ Received = TypeVar("Received")
 class Channel(Generic[Received]):
     """One end; `on_message(message, descriptors)` and `on_lost()` are called from the loop.
 
-    A frame is its length in four octets (big-endian) and msgpack.  `send` never waits: what the
-    socket does not take is kept until it does.
+    A frame is its head (big-endian) and msgpack.  `send` never waits: what the socket does not take
+    is kept until it does.  Descriptors come with the frame that speaks of them, all or none: none
+    when the limit of open files stopped some of them.
     """
 
     def __init__(
@@ -39,23 +40,42 @@ class Channel(Generic[Received]):
         self._on_message: Final = on_message
         self._on_lost: Final = on_lost
         self._buffer = bytearray()
-        self._descriptors: list[int] = []
-        self._waiting: Final[deque[tuple[bytes, tuple[int, ...]]]] = deque()
+        # One list for each sendmsg of the other end that carried any: the kernel keeps them apart.
+        self._arrived: Final[deque[list[int]]] = deque()
+        self._waiting: Final[deque[tuple[memoryview, tuple[int, ...]]]] = deque()
         self._open = True
         sock.setblocking(False)
         loop.add_reader(sock.fileno(), self._read)
 
+    @property
+    def is_behind(self) -> bool:
+        """Say whether the other end has still to take what was sent."""
+        return bool(self._waiting)
+
     def send(self, message: Any, fds: Sequence[int] = ()) -> None:
-        """Send `message`; `fds` are duplicated for the other end, the caller keeps its own."""
+        """Send `message`; `fds` are duplicated for the other end, the caller keeps its own.
+
+        Raises:
+            OSError: the limit of open files does not allow it; nothing was sent.
+        """
         if not self._open:
             return
         body = self._encoder.encode(message)
-        # A count of descriptors goes with each frame, so that the other end knows whose they are.
-        frame = len(body).to_bytes(4) + len(fds).to_bytes(1) + body
-        copies = tuple(os.dup(fd) for fd in fds)
-        self._waiting.append((frame, copies))
-        if len(self._waiting) == 1:
+        copied = _duplicate(fds)
+        frame = memoryview(len(body).to_bytes(4) + len(fds).to_bytes(2) + body)
+        idle = not self._waiting
+        while len(copied) > MAX_DESCRIPTORS:  # an octet for each lot: they do not travel alone
+            self._waiting.append((frame[:1], copied[:MAX_DESCRIPTORS]))
+            frame, copied = frame[1:], copied[MAX_DESCRIPTORS:]
+        self._waiting.append((frame, copied))
+        if idle:
             self._write()
+
+    def finish(self) -> None:
+        """Hear what is left of a process that has ended, and close; `on_lost` may be called."""
+        while self._open and self._read():
+            pass
+        self.close()
 
     def close(self) -> None:
         """Close this end; nobody is told."""
@@ -65,12 +85,11 @@ class Channel(Generic[Received]):
         self._loop.remove_reader(self._sock.fileno())
         self._loop.remove_writer(self._sock.fileno())
         for _, copies in self._waiting:
-            for fd in copies:
-                os.close(fd)
-        for fd in self._descriptors:
-            os.close(fd)
+            _close(copies)
+        for arrived in self._arrived:
+            _close(arrived)
         self._waiting.clear()
-        self._descriptors.clear()
+        self._arrived.clear()
         self._sock.close()
 
     def _write(self) -> None:
@@ -87,8 +106,7 @@ class Channel(Generic[Received]):
             except OSError:
                 self._lost()
                 return
-            for fd in copies:
-                os.close(fd)
+            _close(copies)
             if sent < len(frame):
                 self._waiting[0] = (frame[sent:], ())
             else:
@@ -96,44 +114,75 @@ class Channel(Generic[Received]):
         if self._open:
             self._loop.remove_writer(self._sock.fileno())
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Take in what there is now; say whether there may be more."""
         try:
-            data, extra, _, _ = self._sock.recvmsg(
+            data, extra, flags, _ = self._sock.recvmsg(
                 1 << 18, socket.CMSG_SPACE(4 * MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
             )
         except (BlockingIOError, InterruptedError):
-            return
+            return False
         except OSError:
-            data, extra = b"", []
+            data, extra, flags = b"", [], 0
+        found = array.array("i")
         for level, kind, value in extra:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                found = array.array("i")
                 found.frombytes(value[: len(value) - len(value) % found.itemsize])
-                self._descriptors.extend(found)
+        if found or flags & socket.MSG_CTRUNC:
+            self._arrived.append(found.tolist())
         if not data:
             self._lost()
-            return
+            return False
         self._buffer += data
-        while self._open and len(self._buffer) >= 5:
+        while self._open and len(self._buffer) >= HEAD:
             size = int.from_bytes(self._buffer[:4])
             if size > MAX_FRAME:
                 self._lost()
-                return
-            if len(self._buffer) < 5 + size:
-                return
-            count = self._buffer[4]
-            body = bytes(self._buffer[5 : 5 + size])
-            del self._buffer[: 5 + size]
-            fds, self._descriptors = self._descriptors[:count], self._descriptors[count:]
-            try:
-                message = self._decoder.decode(body)
-            except msgspec.MsgspecError:
-                self._lost()
-                return
+                return False
+            if len(self._buffer) < HEAD + size:
+                break
+            count = int.from_bytes(self._buffer[4:HEAD])
+            body = bytes(self._buffer[HEAD : HEAD + size])
+            del self._buffer[: HEAD + size]
+            self._hand_over(body, count)
+        return True
+
+    def _hand_over(self, body: bytes, count: int) -> None:
+        fds = []
+        for _ in range(0, count, MAX_DESCRIPTORS):
+            fds += self._arrived.popleft() if self._arrived else []
+        if len(fds) != count:
+            _close(fds)
+            fds = []
+        try:
+            message = self._decoder.decode(body)
+        except msgspec.MsgspecError:
+            _close(fds)
+            self._lost()
+            return
+        try:
             self._on_message(message, fds)
+        except Exception as error:  # noqa: BLE001 - the frames behind it are still to be read
+            self._loop.call_exception_handler({"message": "bad message", "exception": error})
 
     def _lost(self) -> None:
+        """Close, and tell so in a turn of its own: `send` calls nobody back."""
         if self._open:
             self.close()
-            with contextlib.suppress(RuntimeError):
-                self._on_lost()
+            self._loop.call_soon(self._on_lost)
+
+
+def _duplicate(fds: Sequence[int]) -> tuple[int, ...]:
+    copies: list[int] = []
+    try:
+        for fd in fds:
+            copies.append(os.dup(fd))  # noqa: PERF401 - those made are closed if one cannot be
+    except OSError:
+        _close(copies)
+        raise
+    return tuple(copies)
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,9 +1,14 @@
 """What agent and worker say to each other."""
 
+import signal
+from typing import Final
+
 import msgspec
 
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
+
+DUMP: Final = signal.SIGUSR2  # has a worker, even one that is stuck, write its stacks to stderr
 
 
 class Sample(msgspec.Struct, frozen=True, array_like=True):
@@ -36,12 +41,18 @@ class Message(msgspec.Struct, frozen=True, tag=True):
 
 
 class Apply(Message, frozen=True):
-    """Down: run this; one listening socket is attached per address that the worker has not got."""
+    """Down: run this; one listening socket is attached per address that the worker has not got.
 
+    `serial` numbers the pushes of one agent, so that an answer is never taken for another's.
+    `resolved` has the addresses of each cluster whose DNS name is known by now.
+    """
+
+    serial: int
     version: str
     snapshot: Snapshot
     secret: Secret | None
     addresses: tuple[str, ...]
+    resolved: dict[str, tuple[str, ...]]
 
 
 class Endpoints(Message, frozen=True):
@@ -52,8 +63,10 @@ class Endpoints(Message, frozen=True):
 
 
 class Secrets(Message, frozen=True):
-    """Down: renewed key material."""
+    """Down: renewed key material; answered like Apply."""
 
+    serial: int
+    version: str
     secret: Secret
 
 
@@ -72,7 +85,11 @@ class Report(Message, frozen=True):
 
 
 class Hello(Message, frozen=True):
-    """Up, first: who is there; `addresses` are the sockets it holds (attached when adopted)."""
+    """Up, first: who is there; `addresses` are the sockets it holds (attached when adopted).
+
+    An agent must understand the Hello and the frames of every release before it: fields may be
+    added with a default, none may go.
+    """
 
     pid: int
     release: str
@@ -81,16 +98,22 @@ class Hello(Message, frozen=True):
 
 
 class Ack(Message, frozen=True):
-    """Up: the plan of this version runs."""
+    """Up: the push of this number is in force."""
 
+    serial: int
     version: str
 
 
 class Nack(Message, frozen=True):
-    """Up: refused; the plan before runs on.  `errors` are (config path, detail)."""
+    """Up: refused; the plan before runs on.  `errors` are (config path, detail).
 
+    `addresses` are the sockets that the worker still holds: those of the plan that runs.
+    """
+
+    serial: int
     version: str
     errors: tuple[tuple[str, str], ...]
+    addresses: tuple[str, ...]
 
 
 class Stats(Message, frozen=True):

@@ -30,7 +30,12 @@ _HELP: Final = {
     "istio_tcp_received_bytes_total": "Octets received from callers of opaque sessions.",
     "sidecar_refused_total": "Connections and requests refused before they were served.",
     "sidecar_retries_total": "Attempts after the first of an exchange.",
-    "sidecar_worker_restarts_total": "Workers that were replaced.",
+    "sidecar_worker_restarts_total": "Workers that were replaced, by reason.",
+    "sidecar_workers": "Workers that run a plan and report.",
+    "sidecar_workers_wanted": "Workers that there are to be.",
+    "sidecar_config_pushes_total": "Configurations, by what became of them.",
+    "sidecar_config_last_push_timestamp_seconds": "When one was last put into force.",
+    "sidecar_certificate_expiry_timestamp_seconds": "When the first certificate of a part ends.",
 }
 
 

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import os
 import resource
@@ -20,7 +21,7 @@ from sidecar.compiler.snapshot import compile_snapshot
 from sidecar.core.api import Sink
 from sidecar.core.book import Book
 from sidecar.core.types import Engine
-from sidecar.errors import ConfigErrors
+from sidecar.errors import ConfigError, ConfigErrors
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
 from sidecar.runtime.apply import Runner
@@ -29,6 +30,7 @@ from sidecar.runtime.clock import Clock, wall
 from sidecar.runtime.dial import Dialler
 from sidecar.runtime.log_writer import INTERVAL, LogWriter
 from sidecar.runtime.messages import (
+    DUMP,
     Ack,
     Apply,
     Down,
@@ -44,11 +46,13 @@ from sidecar.runtime.messages import (
     Secrets,
     Stats,
 )
+from sidecar.runtime.tasks import spawn
 from sidecar.telemetry.access_log import AccessLogSink
 from sidecar.telemetry.metrics import MetricsSink
 
 REPORT_INTERVAL: Final = 1.0  # seconds between reports of numbers
 DRAIN_CHECK: Final = 0.05  # seconds between looks at whether all is finished
+ORPHAN_RETRY: Final = 5.0  # seconds until an orphan tries again to be found
 
 
 @final
@@ -71,8 +75,8 @@ class Worker:
         self._metrics: MetricsSink | None = None
         self._log: LogWriter | None = None
         self._channel: Channel[Down] | None = None
-        self._orphan: asyncio.AbstractServer | None = None
-        self._pushes: Final[asyncio.Queue[tuple[Down, list[int]]]] = asyncio.Queue()
+        self._waiter: asyncio.Task[None] | None = None  # while we are an orphan
+        self._inbox: Final[asyncio.Queue[tuple[Channel[Down], Down, list[int]]]] = asyncio.Queue()
         self._bugs = 0
         self.done: Final = asyncio.Event()
 
@@ -94,74 +98,77 @@ class Worker:
     # The channel:
 
     def _attach(self, sock: socket.socket, *, adopted: bool) -> None:
-        self._channel = Channel(self._loop, sock, Down, self._received, self._orphaned)
+        # What is answered goes to who asked: this agent may be gone, and another here, by then.
+        channel: Channel[Down] = Channel(
+            self._loop,
+            sock,
+            Down,
+            lambda message, fds: self._inbox.put_nowait((channel, message, fds)),
+            lambda: self._orphaned(channel),
+        )
+        self._channel = channel
         plan = self._runner.plan
         sockets = self._runner.sockets
-        self._channel.send(
+        channel.send(
             Hello(os.getpid(), __version__, plan.version if plan else "", tuple(sockets)),
             [s.fileno() for s in sockets.values()] if adopted else (),
         )
 
-    def _received(self, message: Down, descriptors: list[int]) -> None:
-        self._pushes.put_nowait((message, descriptors))
-
-    def _orphaned(self) -> None:
+    def _orphaned(self, channel: Channel[Down]) -> None:
         """The agent is gone: serve on, and wait for another one to come."""
-        self._channel = None
-        if self._engine.draining or not self._runner.listeners:
-            self.done.set() if not self._runner.connections else None
+        if channel is not self._channel:
             return
-        path = os.path.join(self._state_dir, f"worker-{self._index}.sock")
-        self._pushes.put_nowait((Report(), []))  # wakes the handler, which may be waiting
+        self._channel = None
+        if self._engine.draining:
+            return  # which ends us
+        if not self._runner.listeners:
+            self.done.set()
+            return
+        self._waiter = spawn(self._wait_for_agent(), name="orphan", on_error=self._bug)
 
-        async def listen() -> None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.setblocking(False)
-            previous = os.umask(0o177)
+    async def _wait_for_agent(self) -> None:
+        path = os.path.join(self._state_dir, f"worker-{self._index}-{os.getpid()}.sock")
+        failed = False
+        sock: socket.socket | None = None
+        while sock is None:
             try:
-                sock.bind(path)
-            finally:
-                os.umask(previous)
-            sock.listen(1)
+                sock = _listen_alone(path)
+            except OSError as error:
+                if not failed:
+                    sys.stderr.write(
+                        f'level=error msg="cannot wait for an agent" error="{error}"\n'
+                    )
+                failed = True
+                await asyncio.sleep(ORPHAN_RETRY)
+        try:
             with sock:
                 taken, _ = await self._loop.sock_accept(sock)
-            with contextlib.suppress(FileNotFoundError):
+        finally:
+            with contextlib.suppress(OSError):
                 os.unlink(path)
-            self._attach(taken, adopted=True)
-
-        self._waiter = asyncio.ensure_future(listen())  # noqa: TID251 - held by self
+        self._attach(taken, adopted=True)
 
     async def _handle(self) -> None:
         """Do what the agent says, one message after the other."""
         while True:
-            message, descriptors = await self._pushes.get()
+            channel, message, descriptors = await self._inbox.get()
             try:
-                await self._do(message, descriptors)
+                await self._do(channel, message, descriptors)
             except Exception as error:  # noqa: BLE001 - a bad message must not end the forwarding
                 self._bug("worker", error)
 
-    async def _do(self, message: Down, descriptors: list[int]) -> None:
+    async def _do(self, channel: Channel[Down], message: Down, descriptors: list[int]) -> None:
         if self._engine.draining and not isinstance(message, Report):
             for descriptor in descriptors:
                 os.close(descriptor)
-        elif isinstance(message, Apply):
-            for address, descriptor in zip(message.addresses, descriptors, strict=True):
-                old = self._runner.sockets.pop(address, None)
-                if old is not None:
-                    old.close()
-                self._runner.sockets[address] = socket.socket(fileno=descriptor)
-            await self._apply(message.snapshot, message.secret, message.version)
-        elif isinstance(message, Secrets):
-            if self._snapshot is not None:
-                await self._apply(self._snapshot, message.secret, "")
+        elif isinstance(message, Apply | Secrets):
+            channel.send(await self._take(message, descriptors))
         elif isinstance(message, Endpoints):
             self._book.cluster(message.cluster).resolved = message.addresses
             for address in message.addresses:
                 make_endpoint(address)  # a bad address is refused before anything is touched
             if self._snapshot is not None:
-                await self._apply(self._snapshot, self._secret, "")
+                await self._apply(self._snapshot, self._secret)
         elif isinstance(message, Drain):
             self._drain(message.seconds)
         elif isinstance(message, Reopen):
@@ -170,14 +177,51 @@ class Worker:
         else:
             self._report()
 
-    async def _apply(self, snapshot: Snapshot, secret: Secret | None, version: str) -> None:
+    async def _take(self, message: Apply | Secrets, descriptors: list[int]) -> Ack | Nack:
+        """Put a push into force; whatever stops it, the agent is told."""
+        before = {name: state.resolved for name, state in self._book.clusters.items()}
         try:
-            plan = compile_snapshot(snapshot, secret, self._book, self._dialler)
+            if isinstance(message, Apply):
+                self._hold(message.addresses, descriptors)
+                self._resolve(message)
+                await self._apply(message.snapshot, message.secret)
+            elif self._snapshot is not None:
+                await self._apply(self._snapshot, message.secret)
+            return Ack(message.serial, message.version)
         except ConfigErrors as errors:
-            if self._channel is not None:
-                found = tuple((e.path, e.detail) for e in errors.errors)
-                self._channel.send(Nack(version, found))
-            return
+            found = tuple((e.path, e.detail) for e in errors.errors)
+        except Exception as error:  # noqa: BLE001 - a bug of ours: the agent takes it back
+            self._bug("apply", error)
+            found = (("", f"a worker failed with {error!r}"),)
+        for name, addresses in before.items():
+            self._book.cluster(name).resolved = addresses
+        for address in [a for a in self._runner.sockets if a not in self._runner.listeners]:
+            self._runner.sockets.pop(address).close()  # or callers would queue on it for nobody
+        return Nack(message.serial, message.version, found, tuple(self._runner.sockets))
+
+    def _hold(self, addresses: tuple[str, ...], descriptors: list[int]) -> None:
+        if len(addresses) != len(descriptors):
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            text = f"listening sockets did not arrive: is the limit of {limit} open files reached?"
+            raise ConfigErrors([ConfigError("", text)])
+        for address, descriptor in zip(addresses, descriptors, strict=True):
+            old = self._runner.sockets.pop(address, None)
+            if old is not None:
+                old.close()
+            self._runner.sockets[address] = socket.socket(fileno=descriptor)
+
+    def _resolve(self, message: Apply) -> None:
+        """Note the addresses of names; what was known stays, unless a cluster has another name."""
+        old = self._snapshot.clusters if self._snapshot is not None else ()
+        names = {cluster.name: cluster.dns for cluster in old}
+        for cluster in message.snapshot.clusters:
+            if cluster.name in message.resolved:
+                self._book.cluster(cluster.name).resolved = message.resolved[cluster.name]
+            elif cluster.dns is not None and names.get(cluster.name) != cluster.dns:
+                self._book.cluster(cluster.name).resolved = None
+
+    async def _apply(self, snapshot: Snapshot, secret: Secret | None) -> None:
+        plan = compile_snapshot(snapshot, secret, self._book, self._dialler)
         plan.sinks = self._sinks(snapshot)
         self._engine.sampling = snapshot.telemetry.tracing.sampling / 100
         await self._runner.apply(plan)
@@ -185,8 +229,6 @@ class Worker:
         # What has lived until now lives on: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        if version and self._channel is not None:
-            self._channel.send(Ack(version))
 
     def _sinks(self, snapshot: Snapshot) -> tuple[Sink, ...]:
         telemetry, old = snapshot.telemetry, self._snapshot
@@ -216,8 +258,8 @@ class Worker:
             self._log.flush()
 
     def _report(self) -> None:
-        if self._channel is None:
-            return
+        if self._channel is None or self._channel.is_behind:
+            return  # an agent that does not read is not written to: what waits takes memory
         samples = []
         if self._metrics is not None:
             samples = [Sample(*row) for row in self._metrics.rows()]
@@ -257,6 +299,8 @@ class Worker:
     def _drain(self, seconds: float) -> None:
         if self._engine.draining:
             return
+        if self._waiter is not None:
+            self._waiter.cancel()  # nobody adopts what is about to end
         self._runner.stop()
         self._drain_on(self._loop.time() + seconds)
 
@@ -271,6 +315,24 @@ class Worker:
         self._loop.call_later(DRAIN_CHECK, self.done.set)
 
 
+def _listen_alone(path: str) -> socket.socket:
+    """Return a listening unix socket that only this user may connect to."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    previous = os.umask(0o177)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        sock.setblocking(False)
+        sock.bind(path)
+        sock.listen(1)
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(previous)
+    return sock
+
+
 def main() -> None:
     """Run a worker: `python -m sidecar.worker --channel FD --index N --state DIR`."""
     parser = argparse.ArgumentParser(prog="sidecar.worker", description=__doc__)
@@ -280,6 +342,8 @@ def main() -> None:
     parser.add_argument("--index", type=int, default=0, help="which worker this is")
     parser.add_argument("--state", required=True, help="directory for the socket of an orphan")
     arguments = parser.parse_args()
+    # The agent asks for this before it ends a worker that is stuck: the stacks say where.
+    faulthandler.register(DUMP, all_threads=True, chain=False)
     sock = socket.socket(fileno=arguments.channel)
     gc.set_threshold(50_000, 20, 50)  # few cycles are made here; pauses are what spoils p99
 

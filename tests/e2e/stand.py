@@ -108,16 +108,17 @@ class Sidecar:
         self.path = directory / "sidecar.yaml"
         self.state = directory / "state"
         self.log = directory / "sidecar.log"
-        self._tail = (
-            f"\nadmin: 127.0.0.1:{self.admin}\n"
-            f"process: {{state_dir: {self.state}, drain_timeout: {drain}, workers: {workers}}}\n"
-        )
+        self.workers = workers
+        self._drain = drain
         self.write(config)
         self.process = self.start()
 
     def write(self, config: str) -> None:
         spare = self.path.with_suffix(".new")
-        spare.write_text(config + self._tail)
+        spare.write_text(
+            f"{config}\nadmin: 127.0.0.1:{self.admin}\nprocess: {{state_dir: {self.state}, "
+            f"drain_timeout: {self._drain}, workers: {self.workers}}}\n"
+        )
         spare.rename(self.path)
 
     def start(self) -> subprocess.Popen[bytes]:

@@ -3,17 +3,20 @@
 import contextlib
 import http.client
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from sidecar.runtime.messages import DUMP
 from tests.e2e.stand import ROOT, Sidecar, Upstream, echo, free_port, read_head, talk, wait_for
 
 
@@ -39,10 +42,10 @@ class Rig:
 def rig(tmp_path: Path) -> Iterator[Rig]:
     rig = Rig(tmp_path)
     yield rig
-    rig.upstream.close()
     with contextlib.suppress(ProcessLookupError, OSError):
         if rig.sidecar.process.poll() is None:
             assert rig.sidecar.stop() == 0
+    rig.upstream.close()  # after it: its pool keeps connections open
     assert "msg=bug" not in rig.sidecar.log.read_text()
 
 
@@ -108,7 +111,7 @@ def test_a_killed_worker_is_replaced_on_the_same_sockets(rig: Rig) -> None:
     info = rig.sidecar.info()
     assert info["workers"][0]["pid"] != pid
     assert info["workers"][0]["restarts"] == 1
-    assert "sidecar_worker_restarts_total 1.0" in rig.sidecar.get("/metrics")[1]
+    assert 'sidecar_worker_restarts_total{reason="ended"} 1.0' in rig.sidecar.get("/metrics")[1]
 
 
 def test_a_killed_agent_leaves_the_worker_serving_and_the_next_one_adopts_it(rig: Rig) -> None:
@@ -128,6 +131,146 @@ def test_a_killed_agent_leaves_the_worker_serving_and_the_next_one_adopts_it(rig
     assert connection.sock is sock
     connection.close()
     assert rig.ask() == 200
+
+
+def pids(sidecar: Sidecar) -> list[int]:
+    return [worker["pid"] for worker in sidecar.info()["workers"]]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process; one that waits to be reaped is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def restarted(sidecar: Sidecar, times: int) -> bool:
+    return bool(sidecar.info()["workers"][0]["restarts"] == times)
+
+
+def requests(sidecar: Sidecar) -> float:
+    lines = sidecar.get("/metrics")[1].splitlines()
+    return sum(float(x.rpartition(" ")[2]) for x in lines if x.startswith("istio_requests_total{"))
+
+
+def test_several_workers_are_adopted_each_in_its_place_and_a_surplus_drains(tmp_path: Path) -> None:
+    upstream, port = Upstream(echo), free_port()
+    text = config(port, upstream.port)
+    sidecar = Sidecar(tmp_path, text, workers=3)
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
+
+    ask(30)
+    before = pids(sidecar)
+    sidecar.process.kill()
+    sidecar.process.wait(10)
+    os.kill(before[2], signal.SIGKILL)  # nobody reaps it but init, and its socket stays behind
+    ask(10)
+    sidecar.workers = 1
+    sidecar.write(text)
+    sidecar.start()
+    assert pids(sidecar) == before[:1]
+    wait_for(lambda: not is_alive(before[1]))
+    ask(10)
+    # What the worker without a place had counted is in the sum; what the killed one had, is lost.
+    assert 10 <= requests(sidecar) <= 50
+    assert list(sidecar.state.glob("worker-*.sock")) == []
+    assert sidecar.info()["workers"][0]["restarts"] == 0
+    assert sidecar.stop() == 0
+    assert not is_alive(before[0])
+    upstream.close()
+
+
+def test_no_worker_stays_unreaped(rig: Rig) -> None:
+    found = []
+    for count in (1, 2, 3):
+        found.append(rig.sidecar.worker_pid())
+        os.kill(found[-1], signal.SIGKILL)
+        wait_for(partial(restarted, rig.sidecar, count))
+        wait_for(rig.sidecar.ready)
+    assert rig.ask() == 200
+    assert [pid for pid in found if os.path.exists(f"/proc/{pid}")] == []
+
+
+@pytest.mark.parametrize("state", ["led", "orphaned"])
+def test_a_worker_that_hangs_is_replaced(rig: Rig, state: str) -> None:
+    pid = rig.sidecar.worker_pid()
+    if state == "orphaned":
+        rig.sidecar.process.kill()
+        rig.sidecar.process.wait(10)
+        wait_for(lambda: list(rig.sidecar.state.glob("worker-*.sock")))
+    os.kill(pid, signal.SIGSTOP)
+    if state == "orphaned":
+        rig.sidecar.start()
+    wait_for(lambda: not is_alive(pid), seconds=30)
+    wait_for(rig.sidecar.ready)
+    assert rig.sidecar.worker_pid() != pid
+    assert rig.ask() == 200
+    if state == "led":
+        told = rig.sidecar.get("/metrics")[1]
+        assert 'sidecar_worker_restarts_total{reason="stuck"} 1.0' in told
+
+
+def test_a_worker_asked_for_its_stacks_writes_them_and_goes_on(rig: Rig) -> None:
+    pid = rig.sidecar.worker_pid()
+    os.kill(pid, DUMP)
+    wait_for(lambda: "sidecar/worker/main.py" in rig.sidecar.log.read_text())
+    assert rig.ask() == 200
+    assert rig.sidecar.worker_pid() == pid
+
+
+def test_an_agent_that_cannot_start_leaves_the_workers_serving(rig: Rig) -> None:
+    pid = rig.sidecar.worker_pid()
+    rig.sidecar.process.kill()
+    rig.sidecar.process.wait(10)
+    with socket.create_server(("127.0.0.1", rig.sidecar.admin)):
+        told = subprocess.run(
+            [sys.executable, "-m", "sidecar", "run", str(rig.sidecar.path)],
+            capture_output=True, text=True, cwd=ROOT, timeout=20,
+            env={**os.environ, "XDG_STATE_HOME": str(rig.sidecar.state)},
+        )  # fmt: skip
+        assert told.returncode == 1
+        assert "the admin interface cannot listen" in told.stderr
+        assert rig.ask() == 200
+    rig.sidecar.start()
+    assert rig.sidecar.worker_pid() == pid
+    assert rig.ask() == 200
+
+
+def test_what_one_worker_refuses_runs_in_none_and_is_not_kept(tmp_path: Path) -> None:
+    upstream, port, second = Upstream(echo), free_port(), free_port()
+    text = config(port, upstream.port)
+    sidecar = Sidecar(tmp_path, text, workers=2)
+    (kept,) = sidecar.state.rglob("last-good-*")
+    before, version = kept.read_bytes(), sidecar.info()["version"]
+    victim = pids(sidecar)[1]
+    limits = resource.prlimit(victim, resource.RLIMIT_NOFILE)
+    # So low that it can take no listening socket more: the agent cannot know, and the other can.
+    resource.prlimit(victim, resource.RLIMIT_NOFILE, (3, limits[1]))
+    wanted = text.replace(
+        "outbound: [", f'outbound: [{{address: "127.0.0.1:{second}", cluster: app}}, '
+    )
+    sidecar.write(wanted)
+    told = wait_for(lambda: sidecar.info()["last_error"])
+    assert "is the limit of 3 open files reached?" in told
+    assert sidecar.info()["version"] == version
+    assert {worker["plan"] for worker in sidecar.info()["workers"]} == {version}
+    assert kept.read_bytes() == before
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", second)) != 0
+    assert 'sidecar_config_pushes_total{result="rolled_back"} 1.0' in sidecar.get("/metrics")[1]
+
+    resource.prlimit(victim, resource.RLIMIT_NOFILE, limits)
+    sidecar.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: sidecar.info()["last_error"] is None)
+    for here in (port, second):
+        assert httpx.get(f"http://127.0.0.1:{here}/").status_code == 200
+    assert kept.read_bytes() != before
+    assert victim in pids(sidecar)
+    assert sidecar.stop() == 0
+    upstream.close()
 
 
 def test_the_last_good_config_is_used_when_the_new_one_is_bad(tmp_path: Path) -> None:
@@ -212,13 +355,7 @@ def test_two_workers_share_a_socket_and_their_numbers(tmp_path: Path) -> None:
     sidecar = Sidecar(tmp_path, config(port, upstream.port), workers=2)
     for _ in range(40):
         assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
-    text = sidecar.get("/metrics")[1]
-    counts = [
-        float(x.rpartition(" ")[2])
-        for x in text.splitlines()
-        if x.startswith("istio_requests_total{")
-    ]
-    assert sum(counts) == 40
+    assert requests(sidecar) == 40
     assert sidecar.stop() == 0
     upstream.close()
 

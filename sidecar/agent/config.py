@@ -1,0 +1,81 @@
+"""What is to be run: a snapshot with its key material, as a source gives it, checked."""
+
+from datetime import datetime
+from typing import Final, NamedTuple, Protocol, Self
+
+from cryptography import x509
+
+from sidecar.compiler.snapshot import check, version_of
+from sidecar.errors import ConfigErrors
+from sidecar.issuers import files
+from sidecar.model.identity import Secret
+from sidecar.model.snapshot import Snapshot
+
+PARTS: Final = ("certificate", "roots")
+
+
+class Source(Protocol):
+    """Where snapshots come from."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    def load(self) -> Snapshot:
+        """Return the snapshot of now, or raise ConfigErrors."""
+
+    def locate(self, errors: ConfigErrors) -> ConfigErrors:
+        """Return `errors` with the places where they are."""
+
+    def watched(self) -> tuple[str, ...]:
+        """Return files whose change means: load again."""
+
+
+class Config(NamedTuple):
+    """A snapshot that compiles, and the key material that it names."""
+
+    snapshot: Snapshot
+    secret: Secret | None
+    version: str
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Self:
+        """Return `snapshot` with its key material.
+
+        Raises:
+            ConfigErrors: it does not compile, or the material is not usable.
+        """
+        secret = files.load(snapshot.certificates) if snapshot.certificates is not None else None
+        check(snapshot, secret)
+        return cls(snapshot, secret, version_of(snapshot))
+
+    @property
+    def addresses(self) -> set[str]:
+        """Where it listens."""
+        snapshot = self.snapshot
+        return {x.address for x in snapshot.inbound} | {x.address for x in snapshot.outbound}
+
+    def expiries(self) -> dict[str, datetime]:
+        """Return when the first certificate of each part expires."""
+        if self.secret is None:
+            return {}
+        return {
+            part: min(
+                certificate.not_valid_after_utc
+                for certificate in x509.load_pem_x509_certificates(getattr(self.secret, part))
+            )
+            for part in PARTS
+        }
+
+
+def load(source: Source) -> Config:
+    """Return what `source` says now.
+
+    Raises:
+        ConfigErrors: all that is wrong, each with its place.
+    """
+    snapshot = source.load()
+    try:
+        return Config.of(snapshot)
+    except ConfigErrors as errors:
+        raise source.locate(errors) from None
