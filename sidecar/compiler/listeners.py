@@ -138,6 +138,7 @@ def _compile(
     plan.idle_timeout = listener.idle_timeout
     plan.stream_idle_timeout = listener.stream_idle_timeout
     plan.max_connections = listener.max_connections
+    plan.grpc_web = listener.grpc_web
     plan.http2 = http2_plan(listener.http2)
     return plan
 

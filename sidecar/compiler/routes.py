@@ -6,6 +6,7 @@ from typing import Final
 
 from sidecar.compiler.fields import conditions
 from sidecar.core.api import HttpFilter
+from sidecar.core.grpc import STATUSES
 from sidecar.core.plan import ClusterPlan, RetryPlan, RoutePlan, RouteTable
 from sidecar.errors import ConfigError
 from sidecar.model.route import RetryPolicy, Route
@@ -56,6 +57,7 @@ def compile_routes(
             filters=filters,
             retry=_retry(route.retry, f"{where}.retry", errors),
             timeout=timeout,
+            grpc_timeout=route.timeout or 0.0,
             per_try_timeout=route.retry.per_try_timeout or 0.0,
             buffer_limit=route.buffer_limit,
         )
@@ -116,6 +118,7 @@ def _retry(policy: RetryPolicy, path: str, errors: list[ConfigError]) -> RetryPl
         on_connect="connect-failure" in policy.on or "5xx" in policy.on,
         on_reset="reset" in policy.on or "5xx" in policy.on,
         on_status=frozenset(statuses),
+        on_grpc=frozenset(STATUSES[c] for c in policy.on if c in STATUSES),
         backoff=policy.backoff,
         backoff_max=policy.backoff_max,
     )

@@ -13,9 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core import pool
+from sidecar.core.grpc import Call, is_grpc
+from sidecar.core.grpc_web import WEB, GrpcWeb
 from sidecar.core.heads import request_edits
 from sidecar.core.plan import IDEMPOTENT, ClusterPlan, RoutePlan
-from sidecar.core.replies import Reply, reply_for
+from sidecar.core.replies import explain, reply_for
 from sidecar.core.timers import NEVER
 from sidecar.errors import OverloadError, UpstreamError
 from sidecar.traffic.backoff import full_jitter
@@ -63,6 +65,7 @@ class Exchange:
         "fields",
         "flag",
         "fresh",
+        "grpc",
         "head",
         "held",
         "held_size",
@@ -71,6 +74,7 @@ class Exchange:
         "place",
         "request_done",
         "request_id",
+        "reset_code",
         "response_done",
         "retry_at",
         "retrying",
@@ -86,6 +90,7 @@ class Exchange:
         "try_deadline",
         "upstream_ms",
         "wall",
+        "web",
     )
 
     def __init__(
@@ -99,7 +104,7 @@ class Exchange:
         self.engine: Final = engine
         self.listener: Final = listener
         self.caller: Final = caller
-        self.downstream: Final = downstream
+        self.downstream = downstream
         self.head: Final = head
         self.state = ROUTING
         self.started: Final = engine.now()
@@ -134,6 +139,9 @@ class Exchange:
         self.moved = self.started  # when an octet last moved, either way
         self.extra: list[Field] = []  # fields of ours, sent after the caller's
         self.fields: dict[str, str] | None = None  # what filters add to the access log
+        self.grpc: Call | None = None
+        self.web: GrpcWeb | None = None  # the caller is a browser
+        self.reset_code = 0  # of HTTP/2, with which the endpoint ended the response
 
     def step(self, to: int) -> None:
         """Move to state `to`; a step that STEPS does not list is a bug."""
@@ -146,11 +154,13 @@ class Exchange:
     def begin(self, body: bytes, *, end: bool) -> None:
         """Start: the head is there, and maybe some of the body, and maybe all of it."""
         head = self.head
+        self.request_done = end
+        self.bytes_in = len(body)
+        if b"content-type" in head.found:
+            body = self._begin_grpc(body)
         if body:
-            self.bytes_in = len(body)
             self.held = [body]
             self.held_size = len(body)
-        self.request_done = end
         request_edits(self)
         if self.engine.draining:
             head.close = True
@@ -164,8 +174,8 @@ class Exchange:
                 self.fail(code)
                 return
         self.cluster = route.pick(self.engine.draw)
-        if end and route.timeout:
-            self.route_deadline = self.started + route.timeout
+        if end:
+            self._limit(self.started)
         state = self.cluster.state
         if state.requests >= self.cluster.max_requests:
             self.cluster = None
@@ -178,6 +188,10 @@ class Exchange:
         """More of the request's body."""
         self.bytes_in += len(data)
         self.moved = self.engine.now()
+        if self.grpc is not None:
+            if self.web is not None:
+                data = self.web.decode(data)
+            self.grpc.requests.feed(data)
         if self.held is not None:
             self.held.append(data)
             self.held_size += len(data)
@@ -193,9 +207,8 @@ class Exchange:
         """The request is whole."""
         self.request_done = True
         self.trailers = trailers
-        route = self.route
-        if route is not None and route.timeout and self.status == 0:
-            self.route_deadline = self.engine.now() + route.timeout
+        if self.route is not None and self.status == 0:
+            self._limit(self.engine.now())
             self._arm()
         if self.client is not None and self.state == STREAMING:
             self.client.finish(trailers)
@@ -238,6 +251,8 @@ class Exchange:
             self.held = None
         if body:
             self.downstream.resume()  # first: the body may fill the connection, and pause it again
+        if self.grpc is not None:
+            self.grpc.pass_on(self.head, self.sent_at)
         client.request(self, body, end=self.request_done)
 
     def upstream_failed(self, error: UpstreamError) -> None:
@@ -260,6 +275,10 @@ class Exchange:
                 self.client = None
             self._again(UpstreamError("retries-exhausted", f"status {head.status}", sent=True))
             return
+        if self.grpc is not None:
+            if self.grpc.keeps_back(self, head, body, end=end):
+                return
+            self.grpc.responses.feed(body)
         self.upstream_ms = (now - self.sent_at) * 1000
         self.moved = now
         self.held = None
@@ -268,7 +287,8 @@ class Exchange:
             stop.on_response(self, head)
         self.status = head.status  # from here on there is no other answer
         if not end:
-            self.route_deadline = self.try_deadline = NEVER
+            self.route_deadline = NEVER if self.grpc is None else self.grpc.deadline
+            self.try_deadline = NEVER
             self._arm()
         self.response_done = end
         if head.status == 101:
@@ -279,12 +299,17 @@ class Exchange:
 
     def response_data(self, data: bytes) -> None:
         """More of the response's body."""
+        if self.grpc is not None:
+            self.grpc.let_go(self)
+            self.grpc.responses.feed(data)
         self.bytes_out += len(data)
         self.moved = self.engine.now()
         self.downstream.write(data)
 
     def response_end(self, trailers: Fields | None) -> None:
         """The response is whole."""
+        if self.grpc is not None and self.grpc.is_retried(self, trailers):
+            return
         if not self.response_done:  # of a tunnel that may be said already
             self.response_done = True
             self.downstream.finish(trailers)
@@ -318,7 +343,8 @@ class Exchange:
             return
         if now >= self.route_deadline:
             self._drop_client(failed=True)
-            self.fail("upstream-timeout")
+            is_calls = self.grpc is not None and now >= self.grpc.deadline
+            self.fail("grpc-deadline" if is_calls else "upstream-timeout")
         elif now >= self.try_deadline:
             self.try_deadline = NEVER
             sent = self.client is not None
@@ -333,6 +359,39 @@ class Exchange:
             self._arm()
 
     # Inside:
+
+    def _begin_grpc(self, body: bytes) -> bytes:
+        """See whether it is a gRPC call, and return the body as gRPC has it."""
+        head = self.head
+        if self.listener.grpc_web and head.found[b"content-type"].startswith(WEB):
+            self.downstream = self.web = GrpcWeb(self.downstream, head)
+            body = self.web.decode(body)
+        if is_grpc(head):
+            self.grpc = Call(head, self.started)
+            self.route_deadline = self.grpc.deadline
+            self.grpc.requests.feed(body)
+        return body
+
+    def _limit(self, since: float) -> None:
+        """The request is whole: from now on the route's timeout counts."""
+        route = self.route
+        assert route is not None
+        timeout = route.timeout if self.grpc is None else route.grpc_timeout
+        if timeout:
+            deadline = NEVER if self.grpc is None else self.grpc.deadline
+            self.route_deadline = min(deadline, since + timeout)
+
+    def retry_grpc(self, status: bytes) -> bool:
+        """Try again if the policy names this `grpc-status`; say whether."""
+        assert self.route is not None
+        if status not in self.route.retry.on_grpc or not self._may_retry(idempotent=False):
+            return False
+        client, self.client = self.client, None
+        if client is not None:
+            client.release()
+        detail = f"grpc-status {status.decode('latin-1')}"
+        self._again(UpstreamError("retries-exhausted", detail, sent=True))
+        return True
 
     def _arm(self) -> None:
         idle = self.listener.stream_idle_timeout
@@ -445,6 +504,8 @@ class Exchange:
         if not self.retrying:
             self.retrying = True
             cluster.state.retries += 1
+        if self.grpc is not None:
+            self.grpc.forget()
         self.step(CONNECTING)
         if self.fresh or at_once:
             self._attempt()
@@ -465,28 +526,14 @@ class Exchange:
             self._finish(cut=True)
             return
         self.status = reply.status
-        text = self._explanation(reply)
+        text = explain(self, reply)
         self.step(REPLYING)
-        self.bytes_out = len(text)
-        self.downstream.reply(reply, text, b"")
+        if self.grpc is None:
+            self.bytes_out = len(text)
+            self.downstream.reply(reply, text, b"")
+        else:
+            self.downstream.respond(self.grpc.reply(reply, text), b"", end=True)
         self._finish()
-
-    def _explanation(self, reply: Reply) -> bytes:
-        """Say what happened and which object decided; names only to our app or a known peer."""
-        parts = [f"code {self.code}", f"flag {reply.flag}"]
-        if self.listener.role == "outbound" or self.caller.identity:
-            if self.route is not None:
-                parts.append(f"route {self.route.name}")
-            if self.cluster is not None:
-                parts.append(f"cluster {self.cluster.name}")
-            if self.endpoint is not None:
-                parts.append(f"endpoint {self.endpoint.address}")
-            if self.attempts > 1:
-                parts.append(f"attempts {self.attempts}")
-            if self.detail:
-                parts.append(self.detail)
-        parts.append(f"request {self.request_id.decode('latin-1')}")
-        return f"sidecar: {reply.sentence} ({', '.join(parts)})\n".encode()
 
     def _response_over(self) -> None:
         """The response is whole; the exchange is, once the request is as well."""

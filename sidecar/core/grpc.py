@@ -1,53 +1,108 @@
-"""What a proxy has to know of gRPC: who speaks it, deadlines, and a status in place of a body."""
+"""What a proxy has to know of gRPC: who speaks it, deadlines, messages, and a status for a reply."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, final
 from urllib.parse import quote
 
+from sidecar.core.timers import NEVER
+from sidecar.wire.fields import ResponseHead
+from sidecar.wire.grpc import MessageCounter
+
 if TYPE_CHECKING:
+    from sidecar.core.exchange import Exchange
     from sidecar.core.replies import Reply
-    from sidecar.wire.fields import Field, RequestHead
+    from sidecar.wire.fields import Fields, RequestHead
 
-OK, CANCELLED, UNKNOWN, INVALID_ARGUMENT, DEADLINE_EXCEEDED = range(5)
-PERMISSION_DENIED, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 7, 8, 12, 13, 14
-UNAUTHENTICATED: Final = 16
+GRPC: Final = b"application/grpc"
 
+STATUSES: Final = {
+    # The conditions of Envoy's x-envoy-retry-grpc-on, and their codes.
+    "cancelled": b"1",
+    "deadline-exceeded": b"4",
+    "internal": b"13",
+    "resource-exhausted": b"8",
+    "unavailable": b"14",
+}
+_UNKNOWN: Final = 2
 _BY_STATUS: Final = {
-    # What gRPC itself makes of a status without grpc-status (doc/http-grpc-status-mapping.md).
-    400: INTERNAL, 401: UNAUTHENTICATED, 403: PERMISSION_DENIED, 404: UNIMPLEMENTED,
-    429: UNAVAILABLE, 502: UNAVAILABLE, 503: UNAVAILABLE,
-    # Where we know better: it was a deadline that passed.
-    408: DEADLINE_EXCEEDED, 504: DEADLINE_EXCEEDED,
+    # What gRPC itself makes of an HTTP status (doc/http-grpc-status-mapping.md)...
+    400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14,
+    # ...but where it was a deadline that passed we know better: DEADLINE_EXCEEDED.
+    408: 4, 504: 4,
 }  # fmt: skip
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _DIGITS: Final = 8  # of a timeout, at most (PROTOCOL-HTTP2, "TimeoutValue")
 _SAFE: Final = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) != "%")
 
 
+@final
+class Call:
+    """The gRPC part of an exchange."""
+
+    __slots__ = ("deadline", "requests", "responses", "status", "withheld")
+
+    def __init__(self, head: RequestHead, now: float) -> None:
+        self.requests: Final = MessageCounter()
+        self.responses: Final = MessageCounter()
+        self.status = b""  # `grpc-status` as it came, or as we said it
+        self.withheld: ResponseHead | None = None  # until it is known whether it is retried
+        text = head.found.get(b"grpc-timeout")
+        timeout = None if text is None else parse_timeout(text)
+        self.deadline: Final = NEVER if timeout is None else now + timeout
+
+    def pass_on(self, head: RequestHead, now: float) -> None:
+        """Tell the endpoint how much of the caller's time is left."""
+        if self.deadline != NEVER:
+            head.set(b"grpc-timeout", format_timeout(self.deadline - now))
+
+    def keeps_back(self, exchange: Exchange, head: ResponseHead, body: bytes, *, end: bool) -> bool:
+        """Say whether the response's head goes no further: a retry, or until trailers can tell."""
+        assert exchange.route is not None
+        self.status = head.get(b"grpc-status") or b""
+        if not exchange.route.retry.on_grpc or body or self.withheld is not None:
+            return False
+        if self.status:
+            return exchange.retry_grpc(self.status)
+        if end:
+            return False
+        self.withheld = head
+        return True
+
+    def let_go(self, exchange: Exchange) -> None:
+        """Send a head that was kept back: there will be no retry."""
+        head = self.withheld
+        if head is not None:
+            exchange.response(head, b"", end=False)
+            self.withheld = None
+
+    def is_retried(self, exchange: Exchange, trailers: Fields | None) -> bool:
+        """The call is over: say whether it is tried again, by the status in `trailers`."""
+        if trailers is not None:
+            self.status = trailers.get(b"grpc-status") or self.status
+        if self.withheld is not None:
+            if exchange.retry_grpc(self.status):
+                return True
+            self.let_go(exchange)
+        return False
+
+    def forget(self) -> None:
+        """The attempt is given up."""
+        self.status = b""
+        self.withheld = None
+
+    def reply(self, reply: Reply, text: bytes) -> ResponseHead:
+        """Return a reply of ours as a response of trailers only (PROTOCOL-HTTP2)."""
+        self.status = b"%d" % _BY_STATUS.get(reply.status, _UNKNOWN)
+        message = quote(text.strip(), safe=_SAFE).encode()
+        pairs = [(b"content-type", GRPC), (b"grpc-status", self.status), (b"grpc-message", message)]
+        return ResponseHead(200, b"", 20, b"", {}, pairs)
+
+
 def is_grpc(head: RequestHead) -> bool:
-    """Say whether the request is a gRPC call (not gRPC-Web, which is HTTP)."""
+    """Say whether the request is a gRPC call; gRPC-Web is not, before it is made one."""
     kind = head.found.get(b"content-type")
-    return (
-        kind is not None
-        and kind.startswith(b"application/grpc")
-        and not kind.startswith(b"application/grpc-web")
-    )
-
-
-def status_of(reply: Reply) -> int:
-    """Return the gRPC status for a reply of ours."""
-    return _BY_STATUS.get(reply.status, UNKNOWN)
-
-
-def reply_fields(reply: Reply, text: bytes) -> list[Field]:
-    """Return a reply of ours as a response of trailers only (PROTOCOL-HTTP2, "Trailers-Only")."""
-    return [
-        (b":status", b"200"),
-        (b"content-type", b"application/grpc"),
-        (b"grpc-status", b"%d" % status_of(reply)),
-        (b"grpc-message", quote(text.strip(), safe=_SAFE).encode()),
-    ]
+    return kind is not None and kind.startswith(GRPC) and kind[16:20] != b"-web"
 
 
 def parse_timeout(value: bytes) -> float | None:
@@ -62,8 +117,8 @@ def format_timeout(seconds: float) -> bytes:
     """Return `seconds` as a `grpc-timeout`, in the finest unit that fits; never over it."""
     if seconds <= 0:
         return b"0n"
-    for unit, size in ((b"u", 1e-6), (b"m", 1e-3), (b"S", 1.0), (b"M", 60.0), (b"H", 3600.0)):
+    for unit, size in ((b"u", 1e-6), (b"m", 1e-3), (b"S", 1.0)):
         count = int(seconds / size)
         if count < 10**_DIGITS:
             return b"%d%b" % (count, unit)
-    return b"99999999H"
+    return b"%dH" % min(int(seconds / 3600), 10**_DIGITS - 1)

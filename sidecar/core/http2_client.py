@@ -196,6 +196,7 @@ class Http2Client(Http2Connection):
         elif code == NO_ERROR and attempt.answered and exchange.response_done:
             return
         elif detail.startswith("reset by the peer"):
+            exchange.reset_code = code
             exchange.upstream_lost(UpstreamError("upstream-reset", detail, sent=True))
         else:
             exchange.upstream_lost(UpstreamError("upstream-protocol", detail, sent=True))

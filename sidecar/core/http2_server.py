@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core.exchange import Exchange
-from sidecar.core.grpc import is_grpc, reply_fields
 from sidecar.core.http2_connection import Http2Connection
 from sidecar.core.replies import Reply, reply_for
 from sidecar.core.timers import Timer
@@ -115,8 +114,11 @@ class Http2Server(Http2Connection):
             side.hold(data, end=end)
             return
         exchange = side.exchange
-        if data:
-            exchange.request_data(data)
+        try:
+            if data:
+                exchange.request_data(data)
+        except DownstreamError as error:
+            self.link.fault(stream, PROTOCOL_ERROR, str(error))
         if end and side.exchange is exchange:
             exchange.request_end(None)
 
@@ -302,9 +304,6 @@ class Http2Side:
         if exchange is None or reply.status == 499:
             return
         link, stream = self.link, self.stream
-        if is_grpc(exchange.head):
-            link.send_headers(stream, reply_fields(reply, text), end=True)
-            return
         first = [
             status_field(reply.status),
             (b"content-type", b"text/plain; charset=utf-8"),
@@ -318,9 +317,11 @@ class Http2Side:
     def cut(self) -> None:
         """End a response that has begun and cannot be ended properly."""
         exchange = self.exchange
-        timed = exchange is not None and exchange.flag in ("UT", "SI")
+        code = INTERNAL_ERROR
+        if exchange is not None:
+            code = CANCEL if exchange.flag in ("UT", "SI") else exchange.reset_code or code
         self.exchange = None
-        self.link.reset(self.stream, CANCEL if timed else INTERNAL_ERROR)
+        self.link.reset(self.stream, code)
         self.connection.finished()
 
     def closed(self) -> None:

@@ -158,7 +158,15 @@ class ClusterPlan:
 class RetryPlan:
     """When an attempt may be followed by another."""
 
-    __slots__ = ("attempts", "backoff", "backoff_max", "on_connect", "on_reset", "on_status")
+    __slots__ = (
+        "attempts",
+        "backoff",
+        "backoff_max",
+        "on_connect",
+        "on_grpc",
+        "on_reset",
+        "on_status",
+    )
 
     def __init__(
         self,
@@ -167,6 +175,7 @@ class RetryPlan:
         on_connect: bool = True,
         on_reset: bool = False,
         on_status: frozenset[int] = frozenset(),
+        on_grpc: frozenset[bytes] = frozenset(),
         backoff: float = 0.025,
         backoff_max: float = 0.25,
     ) -> None:
@@ -174,6 +183,7 @@ class RetryPlan:
         self.on_connect: Final = on_connect
         self.on_reset: Final = on_reset
         self.on_status: Final = on_status
+        self.on_grpc: Final = on_grpc  # values of grpc-status
         self.backoff: Final = backoff
         self.backoff_max: Final = backoff_max
 
@@ -188,6 +198,7 @@ class RoutePlan:
     __slots__ = (
         "buffer_limit",
         "cluster",
+        "grpc_timeout",
         "name",
         "on_finish",
         "on_request",
@@ -207,6 +218,7 @@ class RoutePlan:
         filters: tuple[HttpFilter, ...] = (),
         retry: RetryPlan | None = None,
         timeout: float = 0.0,
+        grpc_timeout: float = 0.0,
         per_try_timeout: float = 0.0,
         buffer_limit: int = 65536,
     ) -> None:
@@ -221,6 +233,7 @@ class RoutePlan:
         self.total: Final = total
         self.retry: Final = retry or RetryPlan()
         self.timeout: Final = timeout
+        self.grpc_timeout: Final = grpc_timeout  # gRPC calls bring a deadline of their own
         self.per_try_timeout: Final = per_try_timeout
         self.buffer_limit: Final = buffer_limit
         self.on_request: Final = tuple(f for f in filters if overrides(f, "on_request"))
@@ -309,6 +322,7 @@ class ListenerPlan:
         "allow",
         "detect_timeout",
         "fields",
+        "grpc_web",
         "handshake_timeout",
         "http2",
         "idle_timeout",
@@ -337,6 +351,7 @@ class ListenerPlan:
         self.reader: Final = reader
         self.fields: Final = FieldReader(reader.names)
         self.http2 = Http2Plan()
+        self.grpc_web = False
         self.network_filters: tuple[NetworkFilter, ...] = ()
         self.sni_routed = False
         self.accept_proxy_protocol = False

@@ -1,6 +1,11 @@
 """What we answer by ourselves, and why: one table from error code to status, flag and sentence."""
 
-from typing import Final, NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from sidecar.core.exchange import Exchange
 
 
 class Reply(NamedTuple):
@@ -34,6 +39,7 @@ REPLIES: Final[dict[str, Reply]] = {
     "too-many-fields": Reply(431, "DPE", "the request has too many fields"),
     "target-too-long": Reply(414, "DPE", "the request target is too long"),
     "request-head-timeout": Reply(408, "DPE", "the request head did not arrive in time"),
+    "bad-grpc-web": Reply(400, "DPE", "the gRPC-Web body is malformed"),
     "downstream-reset": Reply(499, "DR", "the caller reset the request"),
     "http2-connection-error": Reply(400, "DPE", "the caller broke the rules of HTTP/2"),
     "http2-stream-error": Reply(400, "DPE", "the request broke the rules of HTTP/2"),
@@ -74,6 +80,7 @@ REPLIES: Final[dict[str, Reply]] = {
     "upstream-no-upgrade": Reply(502, "UPE", "the endpoint takes no upgrade over HTTP/2"),
     "upstream-timeout": Reply(504, "UT", "the endpoint did not answer in time"),
     "per-try-timeout": Reply(504, "UT", "the endpoint did not answer this try in time"),
+    "grpc-deadline": Reply(504, "UT", "the deadline of the call has passed"),
     "retries-exhausted": Reply(503, "URX", "every allowed try has failed"),
     # Ours.
     "internal-error": Reply(500, "LR", "an error inside the sidecar ended this request"),
@@ -84,3 +91,21 @@ REPLIES: Final[dict[str, Reply]] = {
 def reply_for(code: str) -> Reply:
     """Return the reply for `code`; an unlisted one is a bug that must not reach a caller as such."""
     return REPLIES.get(code) or REPLIES["internal-error"]
+
+
+def explain(exchange: Exchange, reply: Reply) -> bytes:
+    """Say what happened and which object decided; names only to our app or a known peer."""
+    parts = [f"code {exchange.code}", f"flag {reply.flag}"]
+    if exchange.listener.role == "outbound" or exchange.caller.identity:
+        if exchange.route is not None:
+            parts.append(f"route {exchange.route.name}")
+        if exchange.cluster is not None:
+            parts.append(f"cluster {exchange.cluster.name}")
+        if exchange.endpoint is not None:
+            parts.append(f"endpoint {exchange.endpoint.address}")
+        if exchange.attempts > 1:
+            parts.append(f"attempts {exchange.attempts}")
+        if exchange.detail:
+            parts.append(exchange.detail)
+    parts.append(f"request {exchange.request_id.decode('latin-1')}")
+    return f"sidecar: {reply.sentence} ({', '.join(parts)})\n".encode()

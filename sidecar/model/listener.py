@@ -52,6 +52,10 @@ class Listener(Model, frozen=True, kw_only=True):
     max_fields: Count = 100
     """Fields of a request or response head; more are refused (431, 502)."""
 
+    grpc_web: bool = False
+    """Translate gRPC-Web (`application/grpc-web`, also `-text`), which browsers speak, to gRPC and back. Off for apps
+    that speak gRPC-Web themselves."""
+
     http2: Http2 = Http2()
     """How HTTP/2 is spoken with callers. It is recognised by ALPN or by its first bytes."""
 

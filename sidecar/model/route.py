@@ -76,6 +76,11 @@ RetryCondition = Literal[
     "5xx",
     "retriable-4xx",
     "retriable-status-codes",
+    "cancelled",
+    "deadline-exceeded",
+    "internal",
+    "resource-exhausted",
+    "unavailable",
 ]
 
 
@@ -88,8 +93,10 @@ class RetryPolicy(Model, frozen=True, kw_only=True):
     on: tuple[RetryCondition, ...] = ("connect-failure",)
     """What is tried again. `connect-failure`: no connection came about. `reset`: the endpoint closed before any
     response. `gateway-error`: 502, 503 or 504. `5xx`: any 5xx, or a reset. `retriable-4xx`: 409. `retriable-status-codes`:
-    those in `status_codes`. All but `connect-failure` hold for idempotent methods only. A reused connection that died
-    before any response is always tried again for idempotent methods, and never for others."""
+    those in `status_codes`. All these but `connect-failure` hold for idempotent methods only. `cancelled`,
+    `deadline-exceeded`, `internal`, `resource-exhausted`, `unavailable`: a gRPC call that ends with this status before
+    any message has gone back. A reused connection that died before any response is always tried again for idempotent
+    methods, and never for others; a request that the endpoint refused unseen is always tried elsewhere."""
 
     status_codes: tuple[Status, ...] = ()
     """Response codes for `retriable-status-codes`."""
@@ -121,8 +128,8 @@ class Route(Model, frozen=True, kw_only=True):
 
     timeout: Duration | None = None
     """Seconds from the end of the request to the response's head, all tries included; 0 means no limit.
-    None: 15 s on outbound listeners, no limit on inbound ones. A response that has begun is held only by
-    `stream_idle_timeout` of its listener."""
+    None: 15 s on outbound listeners, no limit on inbound ones, nor for gRPC calls, whose `grpc-timeout` counts.
+    A response that has begun is held only by `stream_idle_timeout` of its listener."""
 
     retry: RetryPolicy = RetryPolicy()
     """When a request is tried again."""

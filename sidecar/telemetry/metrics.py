@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sidecar.core.tcp import Session
 
 Labels = tuple[tuple[str, str], ...]
-Key = tuple[str, str, str, int, str]
-"""Role, peer identity, cluster name, status (-1: tcp), response flag."""
+Key = tuple[str, str, str, int, str, str]
+"""Role, peer identity, cluster name, status (-1: tcp), response flag, gRPC status (-: not gRPC)."""
 
 Row = tuple[str, Labels, tuple[float, ...]]
 
@@ -32,6 +32,8 @@ class _Requests:
         "duration",
         "duration_sum",
         "labels",
+        "messages_in",
+        "messages_out",
         "request",
         "request_sum",
         "response",
@@ -47,6 +49,8 @@ class _Requests:
         self.request_sum = 0
         self.response: Final = [0] * (len(SIZE_BUCKETS) + 1)
         self.response_sum = 0
+        self.messages_in = 0
+        self.messages_out = 0
 
 
 @final
@@ -67,12 +71,14 @@ class MetricsSink(Sink):
     def exchange(self, exchange: Exchange) -> None:
         """Count one finished exchange."""
         cluster = exchange.cluster
+        call = exchange.grpc
         key = (
             exchange.listener.role,
             exchange.caller.identity,
             "" if cluster is None else cluster.name,
             exchange.status,
             exchange.flag,
+            "-" if call is None else grpc_status(call.status),
         )
         series = self._requests.get(key)
         if series is None:
@@ -89,6 +95,9 @@ class MetricsSink(Sink):
         size = exchange.bytes_out
         series.response[bisect_left(SIZE_BUCKETS, size)] += 1
         series.response_sum += size
+        if call is not None:
+            series.messages_in += call.requests.count
+            series.messages_out += call.responses.count
 
     def session_opened(self, session: Session) -> None:
         """Count one session that has begun."""
@@ -118,6 +127,9 @@ class MetricsSink(Sink):
             )
             yield "istio_request_bytes", labels, (series.request_sum, *series.request)
             yield "istio_response_bytes", labels, (series.response_sum, *series.response)
+            if series.messages_in or series.messages_out:
+                yield "istio_request_messages_total", labels, (series.messages_in,)
+                yield "istio_response_messages_total", labels, (series.messages_out,)
         for labels, row in self._sessions.values():
             yield "istio_tcp_connections_opened_total", labels, (row[0],)
             yield "istio_tcp_connections_closed_total", labels, (row[1],)
@@ -149,6 +161,7 @@ class MetricsSink(Sink):
             "" if cluster is None else cluster.name,
             -1,
             session.flag,
+            "-",
         )
         found = self._sessions.get(key)
         if found is None:
@@ -160,7 +173,7 @@ class MetricsSink(Sink):
 
     def _labels(self, key: Key, cluster: ClusterPlan | None) -> Labels:
         """Return Istio's labels for a key of ours."""
-        role, peer, _, status, flag = key
+        role, peer, _, status, flag, grpc = key
         name, identity = self._workload
         if role == "other":
             return (("reporter", "other"), ("response_code", "other"))
@@ -177,13 +190,21 @@ class MetricsSink(Sink):
             ("destination_workload", name if inbound else workload(upstream)),
             ("destination_principal", identity if inbound else upstream or "unknown"),
             ("destination_service", "unknown" if cluster is None else cluster.service),
-            ("request_protocol", "tcp" if status == -1 else "http"),
+            ("request_protocol", "tcp" if status == -1 else "http" if grpc == "-" else "grpc"),
             ("response_flags", flag or "-"),
             ("connection_security_policy", "mutual_tls" if secure else "none"),
         ]
         if status != -1:
             labels.append(("response_code", str(status)))
+        if grpc != "-":
+            labels.append(("grpc_response_status", grpc))
         return tuple(labels)
 
 
-_OTHER: Final[Key] = ("other", "", "other", 0, "")
+def grpc_status(status: bytes) -> str:
+    """Return a `grpc-status` for a label; an endpoint chooses it, so only the known ones (0 to 16)."""
+    return _GRPC_STATUSES.get(status, "") if status else ""
+
+
+_GRPC_STATUSES: Final = {b"%d" % code: str(code) for code in range(17)}
+_OTHER: Final[Key] = ("other", "", "other", 0, "", "-")

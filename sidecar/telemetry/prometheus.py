@@ -24,6 +24,8 @@ _HELP: Final = {
     "istio_request_duration_milliseconds": "From request head to the end of the response.",
     "istio_request_bytes": "Octets of request bodies.",
     "istio_response_bytes": "Octets of response bodies.",
+    "istio_request_messages_total": "gRPC messages from callers.",
+    "istio_response_messages_total": "gRPC messages from endpoints.",
     "istio_tcp_connections_opened_total": "Opaque sessions begun.",
     "istio_tcp_connections_closed_total": "Opaque sessions ended.",
     "istio_tcp_sent_bytes_total": "Octets sent to callers of opaque sessions.",

@@ -54,6 +54,7 @@ class Recorder(Sink):
 
     def __init__(self) -> None:
         self.outcomes: Final[list[Outcome]] = []
+        self.exchanges: Final[list[Exchange]] = []
         self.opened: Final[list[Session]] = []
         self.sessions: Final[list[Outcome]] = []
         self.refusals: Final[list[tuple[str, str, str]]] = []
@@ -61,6 +62,7 @@ class Recorder(Sink):
 
     def exchange(self, exchange: Exchange) -> None:
         self._once(exchange)
+        self.exchanges.append(exchange)
         self.outcomes.append(_outcome(exchange, exchange.status, exchange.endpoint))
 
     def session_opened(self, session: Session) -> None:

@@ -34,7 +34,9 @@ TRANSLATED = {
 }
 NO_CODES = {
     "access-log",  # a thread
+    "deadline-exceeded",  # a retry condition
     "latin-1",  # an encoding
+    "resource-exhausted",  # a retry condition
     "sidecar-h2",  # an ALPN name
     "sidecar-key",  # a file in memory
 }
