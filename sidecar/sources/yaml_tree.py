@@ -105,7 +105,10 @@ def _is_bounded(text: str) -> bool:
                 raise _error(line, "too many values or too deep")
             if getattr(event, "tag", None) is not None:
                 raise _error(line, f"tags such as {event.tag[:80]} mean nothing")
-    except yaml.YAMLError:
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        if mark is not None and "nesting depth" in str(error):  # libyaml's own limit
+            raise _error(mark.line + 1, "too many values or too deep") from None
         return False
     return True
 
