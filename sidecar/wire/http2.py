@@ -19,7 +19,6 @@ from sidecar.wire.http2_frames import (
     COMPRESSION_ERROR,
     CONTINUATION,
     DEFAULT_FRAME,
-    DEFAULT_WINDOW,
     ENABLE_CONNECT_PROTOCOL,
     ENABLE_PUSH,
     END_HEADERS,
@@ -35,7 +34,6 @@ from sidecar.wire.http2_frames import (
     LARGEST_WINDOW,
     MAX_CONCURRENT_STREAMS,
     MAX_FRAME_SIZE,
-    MAX_HEADER_LIST_SIZE,
     PADDED,
     PING,
     PREFACE,
@@ -46,21 +44,20 @@ from sidecar.wire.http2_frames import (
     STREAM_CLOSED,
     error_name,
     frame,
-    goaway,
     read_goaway,
     read_settings,
-    settings,
     window_update,
 )  # fmt: skip
-from sidecar.wire.http2_outgoing import MAX_STREAMS, Outgoing
-from sidecar.wire.http2_stream import REMOTE_DONE, Allowance, BrokenError, Events, Stream
+from sidecar.wire.http2_outgoing import (
+    CONNECTION_WINDOW,
+    MAX_STREAMS,
+    STREAM_WINDOW,
+    Outgoing,
+)
+from sidecar.wire.http2_stream import REMOTE_DONE, BrokenError, Events, Stream
 
-STREAM_WINDOW: Final = 262144  # octets one slow stream may cost
-CONNECTION_WINDOW: Final = 1048576
 MAX_CONTINUATIONS: Final = 64  # frames of one header block (the 2024 flood)
 MAX_OWED: Final = 1000  # answers to control frames that the peer does not read (Envoy's figure)
-CONTROL: Final = 1000  # allowance of frames that carry nothing (the 2019 family)
-CONTROL_RATE: Final = 50.0  # refilled a second, besides one for each frame that carries something
 
 
 @final
@@ -77,7 +74,6 @@ class Link(Outgoing):
         "_block_stream",
         "_buffer",
         "_buffered",
-        "_control",
         "_credit",
         "_decoder",
         "_handlers",
@@ -87,7 +83,6 @@ class Link(Outgoing):
         "_settled",
         "_skipped",
         "_window",
-        "connect_protocol",
     )
 
     def __init__(
@@ -108,10 +103,10 @@ class Link(Outgoing):
             client=client,
             max_streams=max_streams,
             stream_window=stream_window,
+            max_list=max_list,
             huffman=huffman,
         )
         self._decoder: Final = Decoder(max_list=max_list, max_fields=max_fields)
-        self.connect_protocol = False  # the peer takes extended CONNECT (RFC 8441)
         self._settled = False
         self._preface = b"" if client else PREFACE  # what must still come
         self._buffer: Final[list[bytes]] = []
@@ -125,24 +120,17 @@ class Link(Outgoing):
         self._block_parts: list[bytes] = []
         self._block_size = 0
         self._max_block: Final = max_list + 2 * DEFAULT_FRAME
-        self._control: Final = Allowance(CONTROL, CONTROL_RATE, now)
         self._handlers: Final = (
             self._on_data, self._on_headers, self._on_priority, self._on_reset, self._on_settings,
             self._on_push, self._on_ping, self._on_goaway, self._on_window, self._on_continuation,
         )  # fmt: skip
-        ours = [(INITIAL_WINDOW_SIZE, stream_window), (MAX_HEADER_LIST_SIZE, max_list)]
-        if client:
-            self.out.append(PREFACE)
-            ours.append((ENABLE_PUSH, 0))
-        else:
-            ours += [(MAX_CONCURRENT_STREAMS, max_streams), (ENABLE_CONNECT_PROTOCOL, 1)]
-        self.out.append(settings(ours))
-        self.out.append(window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
 
     # Octets in:
 
     def receive(self, data: bytes) -> None:
         """Take octets from the peer and tell `Events` what they say."""
+        if self.closed:
+            return
         if self._buffer:
             self._buffer.append(data)
             self._buffered += len(data)
@@ -468,11 +456,6 @@ class Link(Outgoing):
         else:
             raise BrokenError(STREAM_CLOSED, f"{what} on closed stream {number}")
 
-    def _is_idle(self, number: int) -> bool:
-        if self._client:
-            return number == 0 or not number & 1 or number >= self._next
-        return number == 0 or not number & 1 or number > self._last
-
     def _self_dependency(self, number: int) -> None:
         self._reset_number(number, PROTOCOL_ERROR, "a stream that depends on itself")
 
@@ -493,13 +476,6 @@ class Link(Outgoing):
             self._owed += 1
             if self._owed > MAX_OWED:
                 raise BrokenError(ENHANCE_YOUR_CALM, "answers that are never read")
-
-    def _break(self, code: int, detail: str) -> None:
-        self.closed = True
-        self._waiting.clear()
-        self._buffer.clear()
-        self.out.append(goaway(self._last, code, detail.encode()[:200]))
-        self._events.broken(code, f"{error_name(code)}: {detail}")
 
 
 def _unpad(payload: bytes) -> bytes:
