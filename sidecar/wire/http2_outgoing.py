@@ -61,7 +61,7 @@ WINDOW_UPDATES: Final = 1000  # WINDOW_UPDATEs that may come before any DATA has
 
 
 class Outgoing:
-    """The sending half of a `Link`; and what is the same whatever reads and writes the frames."""
+    """The sending half of a `Link`."""
 
     __slots__ = (
         "_client",
@@ -370,15 +370,3 @@ class Outgoing:
         stream.pending_size = 0
         stream.tail = None
         self._waiting.pop(stream, None)
-
-    def _is_idle(self, number: int) -> bool:
-        """Tell whether nobody has begun stream `number` (§5.1.1)."""
-        begun = self._next - 2 if self._client else self._last
-        return number == 0 or not number & 1 or number > begun
-
-    def _break(self, code: int, detail: str) -> None:
-        """End the connection for what the peer did."""
-        self.closed = True
-        self._waiting.clear()
-        self.out.append(goaway(self._last, code, detail.encode()[:200]))
-        self._events.broken(code, f"{error_name(code)}: {detail}")
