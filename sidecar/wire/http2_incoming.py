@@ -125,7 +125,7 @@ class Incoming(Outgoing):
                 stream.send_window += change  # it may become negative (§6.9.2)
                 if stream.send_window > LARGEST_WINDOW:
                     raise BrokenError(FLOW_CONTROL_ERROR, "a window over 2^31-1")
-                if change > 0 and (stream.pending or stream.tail is not None):
+                if change > 0 and stream.pending:
                     self._waiting[stream] = None
         elif key == MAX_FRAME_SIZE:
             if not DEFAULT_FRAME <= value <= LARGEST_FRAME:

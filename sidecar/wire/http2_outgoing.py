@@ -297,46 +297,40 @@ class Outgoing:
         sent = 0
         while waiting and not self.blocked:
             stream = next(iter(waiting))
-            del waiting[stream]
             pending = stream.pending
+            assert pending
             room = min(stream.send_window, self._send_window, self._frame_limit)
-            if pending and room > 0:
-                piece = pending[0]
-                size = len(piece)
-                if size > room:
-                    view = memoryview(piece)
-                    piece, pending[0] = view[:room], view[room:]
-                    size = room
-                else:
-                    pending.popleft()
-                stream.pending_size -= size
-                last = not pending and stream.tail == ()
-                self._write_data(stream, piece, end=last)
-                sent += size
-                if last:
-                    self._local_done(stream)
-            elif pending:
-                if stream.send_window > 0:  # the connection's window is what is missing
-                    waiting[stream] = None
-                    return
+            if room <= 0 < stream.send_window:
+                return  # for the connection's window, and the first in the row stays the first
+            del waiting[stream]
+            if room <= 0:
                 continue
+            piece = pending[0]
+            size = len(piece)
+            if size > room:
+                view = memoryview(piece)
+                piece, pending[0] = view[:room], view[room:]
+                size = room
+            else:
+                pending.popleft()
+            stream.pending_size -= size
+            tail = stream.tail
+            last = not pending and tail == ()
+            self._write_data(stream, piece, end=last)
+            sent += size
             if pending:
                 waiting[stream] = None
-            elif stream.tail is not None and not stream.state & LOCAL_DONE:
-                self._finish_tail(stream)
+            elif last:
+                self._local_done(stream)
+            elif tail:
+                stream.tail = None
+                self.send_headers(stream, tail, end=True)
             if stream.full and stream.pending_size <= PENDING_LOW:
                 stream.full = False
                 self._events.writable(stream)
             if sent >= FLUSH_SIZE:
                 sent = 0
                 self._events.flush()
-
-    def _finish_tail(self, stream: Stream) -> None:
-        tail, stream.tail = stream.tail, None
-        if tail:
-            self.send_headers(stream, tail, end=True)
-        else:
-            self.send_data(stream, b"", end=True)
 
     def _remote_done(self, stream: Stream) -> None:
         stream.state |= REMOTE_DONE

@@ -126,7 +126,7 @@ class ReferenceLink(Incoming):
         try:
             if self._preface:
                 self._read_preface()
-            while not self.closed:
+            while True:
                 if len(buffer) < HEADER.size:
                     return
                 high, low, kind, flags, number = HEADER.unpack_from(buffer)
@@ -273,9 +273,7 @@ class ReferenceLink(Incoming):
     # Sending:
 
     def _drain(self) -> None:
-        octets = self._connection.data_to_send()
-        if octets:
-            self.out.append(octets)
+        self.out.append(self._connection.data_to_send())
 
     def _write_head(self, stream: Stream, fields: Iterable[Field], *, end: bool) -> None:
         headers = [f if type(f) is tuple else NeverIndexedHeaderTuple(*f) for f in fields]

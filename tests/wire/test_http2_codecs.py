@@ -2,16 +2,18 @@
 
 import pytest
 
-from sidecar.wire.hpack import Sensitive
+from sidecar.wire.hpack import Decoder, Sensitive
 from sidecar.wire.http2_frames import (
     CANCEL,
     COMPRESSION_ERROR,
+    CONTINUATION,
     DATA,
     ENABLE_CONNECT_PROTOCOL,
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     GOAWAY,
+    HEADER_TABLE_SIZE,
     HEADERS,
     INITIAL_WINDOW_SIZE,
     INTERNAL_ERROR,
@@ -35,6 +37,7 @@ from sidecar.wire.http2_frames import (
     window_update,
 )
 from sidecar.wire.http2_outgoing import PENDING_HIGH
+from tests.wire.field_blocks import table_octets
 from tests.wire.http2_ends import (
     CODECS,
     REQUEST,
@@ -198,6 +201,22 @@ def test_streams_take_turns_a_frame_each(codec: Codec) -> None:
     assert sent[:6] == [(1, 16384), (3, 16384), (5, 16384), (1, 3616), (3, 3616), (5, 3616)]
 
 
+def test_none_loses_its_turn_to_the_connection_s_window(codec: Codec) -> None:
+    end = Fed(codec)
+    for number in (1, 3, 5):
+        end.request(number, end=True)
+        end.link.send_headers(end.events.streams[number], RESPONSE, end=False)
+    end.link.send_data(end.events.streams[1], bytes(16383), end=False)
+    end.link.blocked = True
+    for number in (1, 3, 5):
+        end.link.send_data(end.events.streams[number], bytes(40_000), end=True)
+    end.link.unblock()
+    end.link.take()
+    for _ in range(6):
+        end.feed(window_update(0, 10))
+    assert [(n, len(p)) for _, _, n, p in end.sent()] == [(1, 10), (3, 10), (5, 10)] * 2
+
+
 def test_trailers_wait_for_the_data_before_them(codec: Codec) -> None:
     pair = Pair(codec)
     _, there = pair.ask(end=True)
@@ -214,14 +233,19 @@ def test_trailers_wait_for_the_data_before_them(codec: Codec) -> None:
     assert pair.client.told[1:] == [("data", 1, b"late", False), ("headers", 1, TRAILERS, True)]
 
 
-def test_the_end_waits_for_the_data_before_it(codec: Codec) -> None:
+@pytest.mark.parametrize("by_data", [True, False])
+def test_the_end_waits_for_the_data_before_it(codec: Codec, by_data: bool) -> None:
     pair = Pair(codec)
     _, there = pair.ask(end=True)
     link = pair.server.link
     link.send_headers(there, RESPONSE, end=False)
     link.blocked = True
     link.send_data(there, b"late", end=False)
-    link.end(there)
+    assert not link.send_data(there, b"", end=False)
+    if by_data:
+        link.send_data(there, b"", end=True)
+    else:
+        link.end(there)
     link.unblock()
     pair.pump()
     assert pair.client.told[1:] == [("data", 1, b"late", True)]
@@ -513,6 +537,28 @@ def test_answers_that_were_read_are_forgotten(codec: Codec) -> None:
 
 
 # --- the connection -------------------------------------------------------------------------------
+
+
+def test_frames_about_a_stream_that_is_over_hurt_nobody(codec: Codec) -> None:
+    end = Fed(codec).request(1, end=True)
+    end.link.send_headers(end.events.streams[1], RESPONSE, end=True)
+    end.forget()
+    end.feed(window_update(1, 5), reset(1, CANCEL), frame(PRIORITY, 0, 1, bytes(5)))
+    assert end.told == []
+    assert not end.link.closed
+
+
+def test_a_peer_that_allows_a_large_table_costs_no_large_one(codec: Codec) -> None:
+    end = Fed(codec).request(1).feed(settings([(HEADER_TABLE_SIZE, 2**30)]))
+    end.link.take()
+    stream = end.events.streams[1]
+    big = [(b"x-%d" % n, b"v" * 1000) for n in range(40)]
+    decoder = Decoder(max_table=2**30)
+    for fields in (RESPONSE + big, big):
+        end.link.send_headers(stream, fields, end=fields is big)
+        block = b"".join(p for kind, _, _, p in end.sent() if kind in (HEADERS, CONTINUATION))
+        assert decoder.decode(block)[-40:] == big
+        assert table_octets(decoder) <= 4096
 
 
 def test_a_ping_is_answered_with_its_octets(codec: Codec) -> None:
