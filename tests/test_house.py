@@ -41,6 +41,13 @@ for package in ("sidecar.filters", "sidecar.balancers"):
 print(*sys.modules, sep="\\n")
 """
 
+# The same with the HTTP/2 codec that a config may choose.
+WORKER_WITH_H2 = """
+from sidecar.compiler.http2 import http2_plan
+from sidecar.model.http2 import Http2
+http2_plan(Http2(codec="reference"))
+"""
+
 
 def files(*endings: str) -> Iterator[Path]:
     """Yield the project's own text files, `endings` as in `.py`; none given means all."""
@@ -58,15 +65,22 @@ def words(text: str) -> str:
     return re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-")
 
 
-def test_a_worker_loads_nothing_slow_or_large() -> None:
+@pytest.mark.parametrize(
+    ("chosen", "more"), [("", set()), (WORKER_WITH_H2, {"h2"})], ids=["own", "reference"]
+)
+def test_a_worker_loads_nothing_slow_or_large(chosen: str, more: set[str]) -> None:
     told = subprocess.run(
-        [sys.executable, "-c", WORKER], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", chosen + WORKER],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
     assert told.returncode == 0, told.stderr
     loaded = set(told.stdout.split())
     assert "sidecar.core.exchange" in loaded, "this is not what a worker runs"
-    assert {name.partition(".")[0] for name in loaded} & KEPT_OUT_OF_THE_WORKER == set()
+    assert {name.partition(".")[0] for name in loaded} & KEPT_OUT_OF_THE_WORKER == more
 
 
 def floors() -> dict[str, int]:

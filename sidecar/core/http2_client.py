@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from sidecar.core.plan import ClusterPlan
     from sidecar.core.types import Engine
     from sidecar.wire.fields import Field, Fields, ResponseHead
-    from sidecar.wire.http2 import Link
-    from sidecar.wire.http2_stream import Stream
+    from sidecar.wire.http2_stream import Http2Link, Stream
 
 MAX_INTERIM: Final = 16  # 1xx responses before the final one; more is a flood
 PEER_KEEPALIVE: Final = 10.0  # seconds of silence before a sidecar is asked for a sign of life
@@ -321,7 +320,7 @@ class Http2Attempt:
 
     def __init__(self, connection: Http2Client) -> None:
         self.connection: Final = connection
-        self.link: Final[Link] = connection.link
+        self.link: Final[Http2Link] = connection.link
         stream = self.stream = connection.link.open()
         stream.user = self
         self.exchange: Exchange | None = None

@@ -1,4 +1,4 @@
-"""What both ends of HTTP/2 share: octets between a transport and a `Link`, and when they are sent."""
+"""What both ends of HTTP/2 share: octets between a transport and an `Http2Link`, and when they are sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sidecar.wire.http2_frames import INTERNAL_ERROR
 if TYPE_CHECKING:
     from sidecar.core.plan import Http2Plan
     from sidecar.core.types import Engine
-    from sidecar.wire.http2 import Link
+    from sidecar.wire.http2_stream import Http2Link
 
 UNREAD_LIMIT: Final = 1048576  # octets of ours that a peer may leave unread before we read no more
 
@@ -25,7 +25,7 @@ class Http2Connection(asyncio.Protocol):
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.link: Link
+        self.link: Http2Link
         self.transport: asyncio.Transport | None = None
         self.timer = Timer(self.due)
         self.dirty = False  # among those that are flushed at the end of this turn
@@ -33,7 +33,9 @@ class Http2Connection(asyncio.Protocol):
         self.paused = False
         self.heard = engine.now()  # when the peer last sent anything
 
-    def make_link(self, plan: Http2Plan, *, client: bool, max_list: int, max_fields: int) -> Link:
+    def make_link(
+        self, plan: Http2Plan, *, client: bool, max_list: int, max_fields: int
+    ) -> Http2Link:
         """Return the sans-IO end that `plan` asks for."""
         return plan.codec(
             self,

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from sidecar.core.types import Caller, ListenerState
     from sidecar.wire.fields import Field, Fields, ResponseHead
-    from sidecar.wire.http2 import Link
-    from sidecar.wire.http2_stream import Stream
+    from sidecar.wire.http2_stream import Http2Link, Stream
 
 DRAIN_WAIT: Final = 1.0  # seconds for the answer to our PING before the second GOAWAY (§6.8)
 TUNNEL_AHEAD: Final = 65536  # octets that a caller may send into a tunnel that is not yet open
@@ -250,7 +249,7 @@ class Http2Side:
 
     def __init__(self, connection: Http2Server, stream: Stream) -> None:
         self.connection: Final = connection
-        self.link: Final[Link] = connection.link
+        self.link: Final[Http2Link] = connection.link
         self.stream: Final = stream
         self.exchange: Exchange | None = None
         self.timer: Final = Timer(self._due)

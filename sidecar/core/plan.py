@@ -13,6 +13,7 @@ from sidecar.wire.fields import RequestHead
 from sidecar.wire.http1_head import HeadReader
 from sidecar.wire.http2 import Link
 from sidecar.wire.http2_fields import FieldReader
+from sidecar.wire.http2_stream import Http2Link
 
 if TYPE_CHECKING:
     from sidecar.core.pool import Place
@@ -31,8 +32,8 @@ Begin = Callable[["Engine", "ClusterPlan", Endpoint, int, "Place | None"], None]
 PROTOCOL_HTTP1, PROTOCOL_HTTP2, PROTOCOL_AUTO, PROTOCOL_SAME = range(4)
 # AUTO: as ALPN has it.  SAME: what the caller speaks.
 
-Codec = Callable[..., Link]
-"""Makes one end of an HTTP/2 connection: `Link`, or what has the same interface."""
+Codec = Callable[..., Http2Link]
+"""Makes one end of an HTTP/2 connection: `Link`, unless the config chooses another."""
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 

@@ -1,6 +1,6 @@
 """How HTTP/2 is spoken."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -31,3 +31,7 @@ class Http2(Model, frozen=True, kw_only=True):
 
     huffman: bool = False
     """Huffman-code what is sent: some octets fewer on the wire for more CPU at both ends."""
+
+    codec: Literal["own", "reference"] = "own"
+    """What reads and writes the frames: our own code, or the h2 library, which costs several times the CPU. To fall
+    back on, should a peer and our own code not understand each other."""

@@ -19,52 +19,35 @@ from sidecar.wire.http2_frames import (
     COMPRESSION_ERROR,
     CONTINUATION,
     DEFAULT_FRAME,
-    DEFAULT_WINDOW,
-    ENABLE_CONNECT_PROTOCOL,
-    ENABLE_PUSH,
     END_HEADERS,
     END_STREAM,
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     HEADER,
-    HEADER_TABLE_SIZE,
-    INITIAL_WINDOW_SIZE,
-    LARGEST_FRAME,
     LARGEST_STREAM,
     LARGEST_WINDOW,
-    MAX_CONCURRENT_STREAMS,
-    MAX_FRAME_SIZE,
-    MAX_HEADER_LIST_SIZE,
     PADDED,
     PING,
     PREFACE,
     PRIORITIZED,
     PROTOCOL_ERROR,
-    REFUSED_STREAM,
     SETTINGS,
     STREAM_CLOSED,
-    error_name,
     frame,
-    goaway,
     read_goaway,
     read_settings,
-    settings,
     window_update,
 )  # fmt: skip
-from sidecar.wire.http2_outgoing import MAX_STREAMS, Outgoing
-from sidecar.wire.http2_stream import REMOTE_DONE, Allowance, BrokenError, Events, Stream
+from sidecar.wire.http2_incoming import Incoming
+from sidecar.wire.http2_outgoing import CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW
+from sidecar.wire.http2_stream import REMOTE_DONE, BrokenError, Events, Stream
 
-STREAM_WINDOW: Final = 262144  # octets one slow stream may cost
-CONNECTION_WINDOW: Final = 1048576
 MAX_CONTINUATIONS: Final = 64  # frames of one header block (the 2024 flood)
-MAX_OWED: Final = 1000  # answers to control frames that the peer does not read (Envoy's figure)
-CONTROL: Final = 1000  # allowance of frames that carry nothing (the 2019 family)
-CONTROL_RATE: Final = 50.0  # refilled a second, besides one for each frame that carries something
 
 
 @final
-class Link(Outgoing):
+class Link(Incoming):
     """One end of a connection; the limits are ours: what we announce.
 
     `now` is read only when an allowance runs out.
@@ -77,7 +60,6 @@ class Link(Outgoing):
         "_block_stream",
         "_buffer",
         "_buffered",
-        "_control",
         "_credit",
         "_decoder",
         "_handlers",
@@ -86,8 +68,6 @@ class Link(Outgoing):
         "_preface",
         "_settled",
         "_skipped",
-        "_window",
-        "connect_protocol",
     )
 
     def __init__(
@@ -108,16 +88,15 @@ class Link(Outgoing):
             client=client,
             max_streams=max_streams,
             stream_window=stream_window,
+            max_list=max_list,
             huffman=huffman,
         )
         self._decoder: Final = Decoder(max_list=max_list, max_fields=max_fields)
-        self.connect_protocol = False  # the peer takes extended CONNECT (RFC 8441)
         self._settled = False
         self._preface = b"" if client else PREFACE  # what must still come
         self._buffer: Final[list[bytes]] = []
         self._buffered = 0
         self._need = 9
-        self._window = CONNECTION_WINDOW
         self._credit = 0
         self._skipped: Final[deque[tuple[int, int]]] = deque(maxlen=100)
         self._block_stream = 0  # a header block is being collected for it
@@ -125,24 +104,17 @@ class Link(Outgoing):
         self._block_parts: list[bytes] = []
         self._block_size = 0
         self._max_block: Final = max_list + 2 * DEFAULT_FRAME
-        self._control: Final = Allowance(CONTROL, CONTROL_RATE, now)
         self._handlers: Final = (
             self._on_data, self._on_headers, self._on_priority, self._on_reset, self._on_settings,
             self._on_push, self._on_ping, self._on_goaway, self._on_window, self._on_continuation,
         )  # fmt: skip
-        ours = [(INITIAL_WINDOW_SIZE, stream_window), (MAX_HEADER_LIST_SIZE, max_list)]
-        if client:
-            self.out.append(PREFACE)
-            ours.append((ENABLE_PUSH, 0))
-        else:
-            ours += [(MAX_CONCURRENT_STREAMS, max_streams), (ENABLE_CONNECT_PROTOCOL, 1)]
-        self.out.append(settings(ours))
-        self.out.append(window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
 
     # Octets in:
 
     def receive(self, data: bytes) -> None:
         """Take octets from the peer and tell `Events` what they say."""
+        if self.closed:
+            return
         if self._buffer:
             self._buffer.append(data)
             self._buffered += len(data)
@@ -158,7 +130,7 @@ class Link(Outgoing):
         except DownstreamError as error:  # of HPACK: the tables differ from here on (RFC 7541 §2.2)
             self._break(COMPRESSION_ERROR, f"{error.code}: {error.detail}")
             return
-        if rest < len(data) and not self.closed:
+        if rest < len(data):
             self._buffer.append(data[rest:])
             self._buffered = len(data) - rest
 
@@ -188,8 +160,6 @@ class Link(Outgoing):
             else:
                 self._control.draw("unknown frames")  # and ignored (§4.1)
             at = end
-            if self.closed:
-                return at
         self._need = 9
         return at
 
@@ -204,13 +174,10 @@ class Link(Outgoing):
 
     def _on_data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
-        self._window -= size
-        if self._window < 0:
-            raise BrokenError(FLOW_CONTROL_ERROR, "more DATA than the connection's window")
+        # The connection's window is given back long before it is used up, so none can be passed.
         self._credit += size
         if self._credit >= CONNECTION_WINDOW // 2:
             self.out.append(window_update(0, self._credit))
-            self._window += self._credit
             self._credit = 0
         if flags & PADDED:
             payload = _unpad(payload)
@@ -222,25 +189,7 @@ class Link(Outgoing):
         if stream.window < 0:
             self.fault(stream, FLOW_CONTROL_ERROR, "more DATA than the stream's window")
             return
-        end = flags & END_STREAM != 0
-        if payload:
-            self._control.left += 1
-            stream.received += len(payload)
-        elif not end:
-            self._control.draw("empty DATA frames")
-        if stream.expected >= 0 and (
-            stream.received > stream.expected or (end and stream.received != stream.expected)
-        ):
-            detail = f"{stream.received} octets, content-length is {stream.expected}"
-            self.fault(stream, PROTOCOL_ERROR, detail)
-            return
-        if end:
-            self._remote_done(stream)
-        elif size:
-            stream.credit += size
-            if stream.credit >= self.stream_window // 2 and not stream.paused:
-                self._grant(stream)
-        self._events.data(stream, payload, end=end)
+        self._body(stream, payload, size, end=flags & END_STREAM != 0)
 
     def _on_headers(self, flags: int, number: int, payload: bytes) -> None:
         if flags & PADDED:
@@ -287,20 +236,7 @@ class Link(Outgoing):
         if stream.state & REMOTE_DONE:
             self._late(number, stream, "HEADERS")
             return
-        if decoder.malformed or decoder.too_large:
-            detail = decoder.malformed or "a field list over the limits"
-            self.fault(stream, PROTOCOL_ERROR, detail)
-            return
-        if not end and not self._client:
-            self.fault(stream, PROTOCOL_ERROR, "trailers that do not end the stream")
-            return
-        if end:
-            if stream.expected >= 0 and stream.received != stream.expected:
-                detail = f"{stream.received} octets, content-length is {stream.expected}"
-                self.fault(stream, PROTOCOL_ERROR, detail)
-                return
-            self._remote_done(stream)
-        self._events.headers(stream, fields, end=end)
+        self._more(stream, fields, decoder.malformed, too_large=decoder.too_large, end=end)
 
     def _block_opens(self, number: int, block: bytes, *, end: bool) -> None:
         """A header block on a stream that is not in the table."""
@@ -317,18 +253,7 @@ class Link(Outgoing):
         fields = decoder.decode(block)
         if number > self._refuse_over:
             return  # after our GOAWAY: the peer knows that nobody looks at it
-        stream = Stream(number, self.stream_window, self._initial_send)
-        if end:
-            stream.state = REMOTE_DONE
-        self.streams[number] = stream
-        if len(self.streams) > self.max_streams:
-            self.fault(stream, REFUSED_STREAM, f"more than {self.max_streams} streams")
-        elif decoder.malformed:
-            self.fault(stream, PROTOCOL_ERROR, decoder.malformed)
-        elif decoder.too_large:
-            self._events.too_large(stream)
-        else:
-            self._events.opened(stream, fields, end=end)
+        self._admit(number, fields, decoder.malformed, too_large=decoder.too_large, end=end)
 
     def _on_priority(self, flags: int, number: int, payload: bytes) -> None:
         if number == 0:
@@ -349,11 +274,7 @@ class Link(Outgoing):
             self._control.draw("RST_STREAM on closed streams")
             self._ours.pop(number, None)  # it has ended it too: what follows is not merely late
             return
-        self._forget(stream)
-        code = int.from_bytes(payload, "big")
-        self._events.ended_early(stream, code, f"reset by the peer: {error_name(code)}")
-        if not self._client:
-            self._resets.draw("streams that end by reset")
+        self._reset_in(stream, int.from_bytes(payload, "big"))
 
     def _on_settings(self, flags: int, number: int, payload: bytes) -> None:
         if number:
@@ -371,34 +292,6 @@ class Link(Outgoing):
         self._answer(frame(SETTINGS, ACK, 0, b""))
         self._events.settled()
         self._run()
-
-    def _setting(self, key: int, value: int) -> None:
-        if key == HEADER_TABLE_SIZE:
-            self._encoder.limit(value)
-        elif key == ENABLE_PUSH:
-            if value > 1 or (value and self._client):
-                raise BrokenError(PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")
-        elif key == MAX_CONCURRENT_STREAMS:
-            self.peer_max_streams = value
-        elif key == INITIAL_WINDOW_SIZE:
-            if value > LARGEST_WINDOW:
-                raise BrokenError(FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE of {value}")
-            change = value - self._initial_send
-            self._initial_send = value
-            for stream in tuple(self.streams.values()):
-                stream.send_window += change  # it may become negative (§6.9.2)
-                if stream.send_window > LARGEST_WINDOW:
-                    raise BrokenError(FLOW_CONTROL_ERROR, "a window over 2^31-1")
-                if change > 0 and (stream.pending or stream.tail is not None):
-                    self._waiting[stream] = None
-        elif key == MAX_FRAME_SIZE:
-            if not DEFAULT_FRAME <= value <= LARGEST_FRAME:
-                raise BrokenError(PROTOCOL_ERROR, f"MAX_FRAME_SIZE of {value}")
-            self._frame_limit = min(value, 4 * DEFAULT_FRAME)  # larger ones only add delay
-        elif key == ENABLE_CONNECT_PROTOCOL:
-            if value > 1:
-                raise BrokenError(PROTOCOL_ERROR, f"ENABLE_CONNECT_PROTOCOL of {value}")
-            self.connect_protocol = value == 1
 
     def _on_push(self, flags: int, number: int, payload: bytes) -> None:
         raise BrokenError(PROTOCOL_ERROR, "PUSH_PROMISE, which nobody may send us")
@@ -433,10 +326,7 @@ class Link(Outgoing):
         if number == 0:
             if not increment:
                 raise BrokenError(PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
-            self._send_window += increment
-            if self._send_window > LARGEST_WINDOW:
-                raise BrokenError(FLOW_CONTROL_ERROR, "a window over 2^31-1")
-            self._run()
+            self._widen(increment)
             return
         stream = self.streams.get(number)
         if stream is None:
@@ -448,12 +338,7 @@ class Link(Outgoing):
         if not increment:
             self.fault(stream, PROTOCOL_ERROR, "WINDOW_UPDATE of 0")
             return
-        stream.send_window += increment
-        if stream.send_window > LARGEST_WINDOW:
-            self.fault(stream, FLOW_CONTROL_ERROR, "a window over 2^31-1")
-        elif stream.pending:
-            self._waiting[stream] = None
-            self._run()
+        self._widen_stream(stream, increment)
 
     def _late(self, number: int, stream: Stream | None, what: str) -> None:
         """A frame for a stream that is closed, or half closed on the peer's side (§5.1)."""
@@ -468,11 +353,6 @@ class Link(Outgoing):
         else:
             raise BrokenError(STREAM_CLOSED, f"{what} on closed stream {number}")
 
-    def _is_idle(self, number: int) -> bool:
-        if self._client:
-            return number == 0 or not number & 1 or number >= self._next
-        return number == 0 or not number & 1 or number > self._last
-
     def _self_dependency(self, number: int) -> None:
         self._reset_number(number, PROTOCOL_ERROR, "a stream that depends on itself")
 
@@ -485,21 +365,6 @@ class Link(Outgoing):
             self._last = max(self._last, number)
         self._resets.draw("streams that end by reset")
         self._reset_out(number, code)
-
-    def _answer(self, octets: bytes) -> None:
-        """Queue what the peer has made us say; one that does not read it cannot fill our memory."""
-        self.out.append(octets)
-        if self.blocked:
-            self._owed += 1
-            if self._owed > MAX_OWED:
-                raise BrokenError(ENHANCE_YOUR_CALM, "answers that are never read")
-
-    def _break(self, code: int, detail: str) -> None:
-        self.closed = True
-        self._waiting.clear()
-        self._buffer.clear()
-        self.out.append(goaway(self._last, code, detail.encode()[:200]))
-        self._events.broken(code, f"{error_name(code)}: {detail}")
 
 
 def _unpad(payload: bytes) -> bytes:

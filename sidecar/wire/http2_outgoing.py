@@ -16,19 +16,26 @@ from sidecar.wire.http2_frames import (
     DATA,
     DEFAULT_FRAME,
     DEFAULT_WINDOW,
+    ENABLE_CONNECT_PROTOCOL,
+    ENABLE_PUSH,
     END_HEADERS,
     END_STREAM,
     HEADERS,
+    INITIAL_WINDOW_SIZE,
     LARGEST_STREAM,
+    MAX_CONCURRENT_STREAMS,
+    MAX_HEADER_LIST_SIZE,
     NO_ERROR,
     PING,
+    PREFACE,
     error_name,
     frame,
     goaway,
     pack_header,
     reset,
+    settings,
     window_update,
-)
+)  # fmt: skip
 from sidecar.wire.http2_stream import (
     CLOSED,
     LOCAL_DONE,
@@ -39,12 +46,16 @@ from sidecar.wire.http2_stream import (
 )
 
 MAX_STREAMS: Final = 100  # the RFC's advice for the least, and what gRPC servers use
+STREAM_WINDOW: Final = 262144  # octets one slow stream may cost
+CONNECTION_WINDOW: Final = 1048576
 PENDING_HIGH: Final = 65536  # octets waiting in a stream before its source is told to stop
 PENDING_LOW: Final = 16384  # and to go on
 FLUSH_SIZE: Final = 262144  # octets sent in one go before the transport is asked again
 FORGOTTEN: Final = 1000  # streams reset by us whose late frames are still let pass
 RESETS: Final = 200  # allowance of streams that end by reset (CVE-2023-44487, CVE-2025-8671)
 RESETS_RATE: Final = 20.0  # refilled a second, besides one for each stream that ends well
+CONTROL: Final = 1000  # allowance of frames that carry nothing (the 2019 family)
+CONTROL_RATE: Final = 50.0  # refilled a second, besides one for each frame that carries something
 WINDOWS_PER_FRAME: Final = 10  # WINDOW_UPDATEs that may answer one DATA frame (Envoy's figure)
 WINDOW_UPDATES: Final = 1000  # WINDOW_UPDATEs that may come before any DATA has gone
 
@@ -54,6 +65,7 @@ class Outgoing:
 
     __slots__ = (
         "_client",
+        "_control",
         "_encoder",
         "_events",
         "_frame_limit",
@@ -65,10 +77,12 @@ class Outgoing:
         "_refuse_over",
         "_resets",
         "_send_window",
+        "_unsent",
         "_waiting",
         "_window_updates",
         "blocked",
         "closed",
+        "connect_protocol",
         "max_streams",
         "out",
         "peer_max_streams",
@@ -84,6 +98,7 @@ class Outgoing:
         client: bool,
         max_streams: int,
         stream_window: int,
+        max_list: int,
         huffman: bool,
     ) -> None:
         self._events: Final = events
@@ -96,22 +111,33 @@ class Outgoing:
         self.blocked = False  # the transport takes no more for now
         self.closed = False
         self.peer_max_streams = MAX_STREAMS  # until its SETTINGS say otherwise
+        self.connect_protocol = False  # the peer takes extended CONNECT (RFC 8441)
         self._frame_limit = DEFAULT_FRAME
         self._initial_send = DEFAULT_WINDOW
         self._send_window = DEFAULT_WINDOW
         self._next = 1  # the next stream that we open
+        self._unsent: Stream | None = None  # begun, its HEADERS not yet sent
         self._last = 0  # the highest stream that the peer has opened
         self._refuse_over = LARGEST_STREAM
         self._ours: Final[dict[int, None]] = {}
         self._waiting: Final[dict[Stream, None]] = {}
         self._owed = 0
         self._resets: Final = Allowance(RESETS, RESETS_RATE, now)
+        self._control: Final = Allowance(CONTROL, CONTROL_RATE, now)
         self._window_updates = WINDOW_UPDATES
+        ours = [(INITIAL_WINDOW_SIZE, stream_window), (MAX_HEADER_LIST_SIZE, max_list)]
+        if client:
+            self.out.append(PREFACE)
+            ours.append((ENABLE_PUSH, 0))
+        else:
+            ours += [(MAX_CONCURRENT_STREAMS, max_streams), (ENABLE_CONNECT_PROTOCOL, 1)]
+        self.out.append(settings(ours))
+        self.out.append(window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW))
 
     def open(self) -> Stream:
         """Begin a stream; its HEADERS must follow before another is begun."""
         stream = Stream(self._next, self.stream_window, self._initial_send)
-        self.streams[self._next] = stream
+        self.streams[self._next] = self._unsent = stream
         self._next += 2
         return stream
 
@@ -130,6 +156,12 @@ class Outgoing:
         if stream.pending:
             stream.tail = fields
             return
+        self._unsent = None
+        self._write_head(stream, fields, end=end)
+        if end:
+            self._local_done(stream)
+
+    def _write_head(self, stream: Stream, fields: Iterable[Field], *, end: bool) -> None:
         block = self._encoder.encode(fields)
         size = len(block)
         flags = END_HEADERS | END_STREAM if end else END_HEADERS
@@ -144,8 +176,6 @@ class Outgoing:
             for at in range(limit, size, limit):
                 last = END_HEADERS if at + limit >= size else 0
                 self.out.append(frame(CONTINUATION, last, stream.id, block[at : at + limit]))
-        if end:
-            self._local_done(stream)
 
     def send_data(self, stream: Stream, data: bytes, *, end: bool) -> bool:
         """Send octets of a body, now or when windows allow; True: the source had better stop."""
@@ -162,19 +192,28 @@ class Outgoing:
                 and not self.blocked
             )
         ):
-            stream.send_window -= size
-            self._send_window -= size
-            self._window_updates += WINDOWS_PER_FRAME
-            flags = END_STREAM if end else 0
-            self.out.extend((pack_header(size >> 16, size & 0xFFFF, DATA, flags, stream.id), data))
+            self._write_data(stream, data, end=end)
             if end:
                 self._local_done(stream)
             return False
+        return self._queue(stream, data, end=end)
+
+    def _write_data(self, stream: Stream, data: bytes | memoryview, *, end: bool) -> None:
+        """Write one frame that windows allow."""
+        size = len(data)
+        stream.send_window -= size
+        self._send_window -= size
+        self._window_updates += WINDOWS_PER_FRAME
+        flags = END_STREAM if end else 0
+        self.out.extend((pack_header(size >> 16, size & 0xFFFF, DATA, flags, stream.id), data))
+
+    def _queue(self, stream: Stream, data: bytes, *, end: bool) -> bool:
+        """Send octets as soon as windows, the transport and other streams allow."""
         if stream.pending is None:
             stream.pending = deque()
-        if size:
+        if data:
             stream.pending.append(data)
-            stream.pending_size += size
+            stream.pending_size += len(data)
         if end:
             stream.tail = ()
         self._waiting[stream] = None
@@ -197,6 +236,10 @@ class Outgoing:
         if self.streams.pop(stream.id, None) is None:
             return
         self._forget(stream)
+        if stream is self._unsent:  # the peer may not hear of it, and its number is still free
+            self._unsent = None
+            self._next = stream.id
+            return
         self._reset_out(stream.id, code)
 
     def fault(self, stream: Stream, code: int, detail: str) -> None:
@@ -250,54 +293,44 @@ class Outgoing:
 
     def _run(self) -> None:
         """Let streams that wait take turns, a frame each, as far as windows and transport allow."""
-        waiting, out = self._waiting, self.out
+        waiting = self._waiting
         sent = 0
         while waiting and not self.blocked:
             stream = next(iter(waiting))
-            del waiting[stream]
             pending = stream.pending
+            assert pending
             room = min(stream.send_window, self._send_window, self._frame_limit)
-            if pending and room > 0:
-                piece = pending[0]
-                size = len(piece)
-                if size > room:
-                    view = memoryview(piece)
-                    piece, pending[0] = view[:room], view[room:]
-                    size = room
-                else:
-                    pending.popleft()
-                stream.pending_size -= size
-                stream.send_window -= size
-                self._send_window -= size
-                self._window_updates += WINDOWS_PER_FRAME
-                last = not pending and stream.tail == ()
-                flags = END_STREAM if last else 0
-                out += (pack_header(size >> 16, size & 0xFFFF, DATA, flags, stream.id), piece)
-                sent += size
-                if last:
-                    self._local_done(stream)
-            elif pending:
-                if stream.send_window > 0:  # the connection's window is what is missing
-                    waiting[stream] = None
-                    return
+            if room <= 0 < stream.send_window:
+                return  # for the connection's window, and the first in the row stays the first
+            del waiting[stream]
+            if room <= 0:
                 continue
+            piece = pending[0]
+            size = len(piece)
+            if size > room:
+                view = memoryview(piece)
+                piece, pending[0] = view[:room], view[room:]
+                size = room
+            else:
+                pending.popleft()
+            stream.pending_size -= size
+            tail = stream.tail
+            last = not pending and tail == ()
+            self._write_data(stream, piece, end=last)
+            sent += size
             if pending:
                 waiting[stream] = None
-            elif stream.tail is not None and not stream.state & LOCAL_DONE:
-                self._finish_tail(stream)
+            elif last:
+                self._local_done(stream)
+            elif tail:
+                stream.tail = None
+                self.send_headers(stream, tail, end=True)
             if stream.full and stream.pending_size <= PENDING_LOW:
                 stream.full = False
                 self._events.writable(stream)
             if sent >= FLUSH_SIZE:
                 sent = 0
                 self._events.flush()
-
-    def _finish_tail(self, stream: Stream) -> None:
-        tail, stream.tail = stream.tail, None
-        if tail:
-            self.send_headers(stream, tail, end=True)
-        else:
-            self.send_data(stream, b"", end=True)
 
     def _remote_done(self, stream: Stream) -> None:
         stream.state |= REMOTE_DONE

@@ -49,6 +49,76 @@ class Events(Protocol):
         """`out` is long: hand it to the transport, which may block."""
 
 
+class Http2Link(Protocol):
+    """One end of a connection as the engine sees it, whatever codec reads and writes the frames.
+
+    `streams` holds those that are not closed, by number; `out` what is to be sent.
+    """
+
+    blocked: bool
+    """The transport takes no more for now: DATA waits until `unblock`."""
+
+    @property
+    def streams(self) -> dict[int, "Stream"]: ...
+
+    @property
+    def out(self) -> list[bytes | memoryview]: ...
+
+    @property
+    def closed(self) -> bool:
+        """`Events.broken` was called: nothing more is read."""
+
+    @property
+    def connect_protocol(self) -> bool:
+        """The peer takes extended CONNECT (RFC 8441)."""
+
+    @property
+    def room(self) -> int:
+        """How many more streams we may open now."""
+
+    def receive(self, data: bytes) -> None:
+        """Take octets from the peer and tell `Events` what they say."""
+
+    def take(self) -> bytes:
+        """Return what is to be sent, once."""
+
+    def open(self) -> "Stream":
+        """Begin a stream; its HEADERS must follow before another is begun."""
+
+    def send_headers(self, stream: "Stream", fields: Iterable[Field], *, end: bool) -> None:
+        """Send a head, or, after the body, trailers (`end`); they wait for DATA that waits."""
+
+    def send_data(self, stream: "Stream", data: bytes, *, end: bool) -> bool:
+        """Send octets of a body, now or when windows allow; True: the source had better stop."""
+
+    def end(self, stream: "Stream", trailers: Iterable[Field] = ()) -> None:
+        """End our direction."""
+
+    def reset(self, stream: "Stream", code: int) -> None:
+        """End both directions at once; nobody is told here."""
+
+    def fault(self, stream: "Stream", code: int, detail: str) -> None:
+        """Reset a stream on which the peer broke a rule; only while `receive` runs."""
+
+    def dismiss(self, stream: "Stream") -> None:
+        """Want no more of the peer's direction once ours is done."""
+
+    def pause(self, stream: "Stream") -> None:
+        """Give the stream's window back no more: its reader is full."""
+
+    def resume(self, stream: "Stream") -> None:
+        """Go on giving it back."""
+
+    def unblock(self) -> None:
+        """The transport takes more again."""
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+
+    def go_away(self, code: int = 0, *, soon: bool = False) -> None:
+        """Take no new streams; `soon` announces it first, for those that are on their way."""
+
+
 class BrokenError(Exception):
     """An error of the connection, on its way to `receive`."""
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sidecar.wire.fields import Field, Fields, line_of
+from sidecar.errors import DownstreamError
+from sidecar.wire.fields import Field, Fields, RequestHead, line_of, parse_length, reason_phrase
 from sidecar.wire.http1_head import HeadReader
 
 PAIRS: list[Field] = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"c", b"4")]
@@ -84,3 +85,84 @@ def test_a_line_is_named_only_by_what_stands_before_the_colon() -> None:
     )
     assert found is not None
     assert found[0].block == b"X: Connection: keep-alive\r\nContent-Length: 1\r\n"
+
+
+def spelled(
+    pairs: list[Field], spelling: bytes, host: bytes = b"", *, chunked: bool = False
+) -> bytes:
+    fields = Fields(b"", {}, pairs)
+    fields.spelling = spelling
+    assert fields.spelled() == spelling
+    return fields.as_lines(host=host, chunked=chunked)
+
+
+def test_what_http2_does_not_carry_is_made_again() -> None:
+    fields = Fields(b"", {}, [(b"a", b"1")])
+    assert fields.as_lines(host=b"h", chunked=True) == (
+        b"Host: h\r\na: 1\r\nTransfer-Encoding: chunked\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pairs", "spelling", "host", "chunked", "lines"),
+    [
+        # As it came, with Host and the coding where they stood.
+        (
+            [(b"x-a", b"1"), (b"x-b", b"2")],
+            b"X-A,HOST,X-B,transfer-Encoding",
+            b"h",
+            True,
+            b"X-A: 1\r\nHOST: h\r\nX-B: 2\r\ntransfer-Encoding: chunked\r\n",
+        ),
+        # One was removed, one added on the way.
+        ([(b"x-b", b"2"), (b"x-c", b"3")], b"X-A,X-B", b"", False, b"X-B: 2\r\nx-c: 3\r\n"),
+        # They may stand in another order, and come again.
+        (
+            [(b"x-b", b"2"), (b"x-a", b"1"), (b"x-b", b"3")],
+            b"X-A,X-B,X-b",
+            b"",
+            False,
+            b"X-B: 2\r\nx-a: 1\r\nX-b: 3\r\n",
+        ),
+        # Host and the coding are there though the spelling does not know them, or nothing of it fits.
+        (
+            [(b"a", b"1")],
+            b"X",
+            b"h",
+            True,
+            b"Host: h\r\na: 1\r\nTransfer-Encoding: chunked\r\n",
+        ),
+        # And are not there where there is nothing to say.
+        ([(b"a", b"1")], b"Host,Transfer-Encoding,A", b"", False, b"A: 1\r\n"),
+        # No name but the one that is there can be smuggled in.
+        ([(b"a", b"1")], b"A: x,evil,,Host ", b"h", False, b"Host: h\r\na: 1\r\n"),
+    ],
+)
+def test_names_are_written_as_they_were_before_http2(
+    pairs: list[Field], spelling: bytes, host: bytes, chunked: bool, lines: bytes
+) -> None:
+    for _ in range(2):  # the second time, the spelling is known
+        assert spelled(list(pairs), spelling, host, chunked=chunked) == lines
+
+
+def test_spellings_that_a_caller_makes_up_are_not_remembered_for_ever() -> None:
+    for number in range(1500):
+        name = b"X-%d" % number
+        assert spelled([(name.lower(), b"1")], name) == name + b": 1\r\n"
+    long = b"A," * 2000 + b"X-Last"
+    assert spelled([(b"x-last", b"1")], long) == b"X-Last: 1\r\n"
+
+
+def test_a_reason_is_the_usual_one() -> None:
+    assert [reason_phrase(s) for s in (200, 413, 299)] == [b"OK", b"Content Too Large", b""]
+
+
+@pytest.mark.parametrize("text", [b"", b"+5", b"5_0", b" 5", b"5, 5", b"0x5", b"-1", b"9" * 19])
+def test_a_length_is_digits_and_few(text: bytes) -> None:
+    with pytest.raises(DownstreamError, match="bad-content-length"):
+        parse_length(text)
+    assert parse_length(b"9" * 18) == 10**18 - 1
+
+
+def test_the_path_is_the_target_without_its_query() -> None:
+    assert RequestHead(b"GET", b"/a?b?c", 11, b"", {}).path == b"/a"

@@ -1,0 +1,685 @@
+"""What both codecs of HTTP/2 do: one contract, tried with each, and with one at either end."""
+
+import pytest
+
+from sidecar.wire.hpack import Decoder, Sensitive
+from sidecar.wire.http2_frames import (
+    CANCEL,
+    COMPRESSION_ERROR,
+    CONTINUATION,
+    DATA,
+    ENABLE_CONNECT_PROTOCOL,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME_SIZE_ERROR,
+    GOAWAY,
+    HEADER_TABLE_SIZE,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    INTERNAL_ERROR,
+    LARGEST_STREAM,
+    MAX_CONCURRENT_STREAMS,
+    MAX_FRAME_SIZE,
+    NO_ERROR,
+    PING,
+    PREFACE,
+    PRIORITY,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    frame,
+    goaway,
+    read_goaway,
+    reset,
+    settings,
+    window_update,
+)
+from sidecar.wire.http2_outgoing import PENDING_HIGH
+from tests.wire.field_blocks import table_octets
+from tests.wire.http2_ends import (
+    CODECS,
+    REQUEST,
+    RESPONSE,
+    TRAILERS,
+    Codec,
+    End,
+    Fed,
+    Pair,
+    data,
+)
+
+pytestmark = pytest.mark.parametrize("codec", CODECS)
+
+
+# --- a whole conversation -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", CODECS)
+@pytest.mark.parametrize("cut", [0, 1, 7])
+def test_a_request_and_its_response_cross_whole(codec: Codec, other: Codec, cut: int) -> None:
+    pair = Pair(codec, other, cut=cut)
+    here, there = pair.ask([*REQUEST, (b"x-a", b"b")])
+    pair.client.link.send_data(here, b"ask", end=False)
+    pair.client.link.end(here, TRAILERS)
+    pair.pump()
+    pair.server.link.send_headers(there, [(b":status", b"103")], end=False)
+    pair.server.link.send_headers(there, RESPONSE, end=False)
+    pair.server.link.send_data(there, b"answer", end=False)
+    pair.server.link.end(there)
+    pair.pump()
+
+    assert pair.server.told == [
+        ("opened", 1, [*REQUEST, (b"x-a", b"b")], False),
+        ("data", 1, b"ask", False),
+        ("headers", 1, TRAILERS, True),
+    ]
+    assert pair.client.told == [
+        ("headers", 1, [(b":status", b"103")], False),
+        ("headers", 1, RESPONSE, False),
+        ("data", 1, b"answer", False),
+        ("data", 1, b"", True),
+    ]
+    assert not pair.client.link.streams
+    assert not pair.server.link.streams
+
+
+def test_a_secret_stays_one(codec: Codec) -> None:
+    for client, server in ((codec, CODECS[0]), (CODECS[0], codec)):
+        pair = Pair(server, client)
+        secret = Sensitive((b"x-secret", b"hush"))
+        pair.ask([*REQUEST, secret], end=True)
+        [(_, _, fields, end)] = pair.server.told
+        assert (fields[-1], end) == ((b"x-secret", b"hush"), True)
+        assert type(fields[-1]) is Sensitive
+        assert all(type(field) is tuple for field in fields[:-1])
+
+
+def test_the_numbers_of_streams_rise_by_two(codec: Codec) -> None:
+    pair = Pair(codec)
+    assert [pair.ask()[0].id for _ in range(3)] == [1, 3, 5]
+
+
+def test_a_stream_given_up_before_its_head_is_never_heard_of(codec: Codec) -> None:
+    pair = Pair(codec)
+    link = pair.client.link
+    link.reset(link.open(), CANCEL)
+    assert not link.out
+    assert not link.streams
+    assert pair.ask()[0].id == 1
+    assert pair.server.events.names() == ["opened"]
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+def test_a_body_larger_than_every_window_arrives_as_the_reader_keeps_up(codec: Codec) -> None:
+    pair = Pair(codec)
+    here, there = pair.ask()
+    body = bytes(range(256)) * 8000
+    assert pair.client.link.send_data(here, body, end=True)
+    pair.pump()
+    assert pair.server.events.body(1) == body
+    assert pair.server.told[-1][3] is True
+    assert ("writable", 1) in pair.client.told
+    assert here.state == there.state ^ 3 == 2
+
+
+def test_a_slow_reader_costs_one_window_and_stalls_no_other(codec: Codec) -> None:
+    pair = Pair(codec, stream_window=100_000)
+    slow, slow_there = pair.ask()
+    fast, fast_there = pair.ask()
+    pair.server.link.pause(slow_there)
+    pair.client.link.send_data(slow, bytes(300_000), end=True)
+    pair.client.link.send_data(fast, bytes(2_000_000), end=True)
+    pair.pump()
+    assert len(pair.server.events.body(slow.id)) == 100_000
+    assert len(pair.server.events.body(fast.id)) == 2_000_000
+
+    pair.server.link.resume(slow_there)
+    pair.pump()
+    assert len(pair.server.events.body(slow.id)) == 300_000
+    assert fast_there.state == 1
+
+
+def test_a_paused_reader_that_goes_on_with_nothing_read_says_nothing(codec: Codec) -> None:
+    pair = Pair(codec)
+    _, there = pair.ask()
+    pair.server.link.pause(there)
+    pair.server.link.resume(there)
+    assert not pair.server.link.out
+
+
+def test_a_window_made_negative_by_settings_is_paid_back_first(codec: Codec) -> None:
+    # RFC 9113 §6.9.2
+    end = Fed(codec).request(1, end=True)
+    stream = end.events.streams[1]
+    end.link.send_headers(stream, RESPONSE, end=False)
+    end.link.send_data(stream, bytes(60_000), end=False)
+    end.feed(settings([(INITIAL_WINDOW_SIZE, 10_000)]))
+    end.link.send_data(stream, b"x", end=True)
+    end.link.take()
+    end.feed(window_update(1, 49_999))
+    assert not end.link.out
+    end.feed(window_update(1, 1))
+    assert not end.link.out
+    end.feed(window_update(1, 1))
+    assert end.sent() == [(DATA, 1, 1, b"x")]
+
+
+def test_settings_that_widen_every_window_let_what_waits_go(codec: Codec) -> None:
+    end = Fed(codec).request(1, end=True).feed(settings([(INITIAL_WINDOW_SIZE, 0)]))
+    stream = end.events.streams[1]
+    end.link.send_headers(stream, RESPONSE, end=False)
+    end.link.send_data(stream, b"body", end=True)
+    end.link.take()
+    end.feed(settings([(INITIAL_WINDOW_SIZE, 4)]))
+    assert (DATA, 1, 1, b"body") in end.sent()
+
+
+def test_nothing_waits_for_a_window_to_say_that_a_body_is_over(codec: Codec) -> None:
+    end = Fed(codec).request(1, end=True).feed(settings([(INITIAL_WINDOW_SIZE, 0)]))
+    end.link.send_headers(end.events.streams[1], RESPONSE, end=False)
+    end.link.take()
+    end.link.end(end.events.streams[1])
+    assert end.sent() == [(DATA, 1, 1, b"")]
+
+
+def test_streams_take_turns_a_frame_each(codec: Codec) -> None:
+    end = Fed(codec)
+    for number in (1, 3, 5):
+        end.request(number, end=True)
+        end.link.send_headers(end.events.streams[number], RESPONSE, end=False)
+    end.link.blocked = True
+    for number in (1, 3, 5):
+        end.link.send_data(end.events.streams[number], bytes(20_000), end=True)
+    end.link.take()
+    end.link.unblock()
+    sent = [(number, len(payload)) for kind, _, number, payload in end.sent() if kind == DATA]
+    # The connection's window of 65,535 ends it: what is left waits.
+    assert sent[:6] == [(1, 16384), (3, 16384), (5, 16384), (1, 3616), (3, 3616), (5, 3616)]
+
+
+def test_none_loses_its_turn_to_the_connection_s_window(codec: Codec) -> None:
+    end = Fed(codec)
+    for number in (1, 3, 5):
+        end.request(number, end=True)
+        end.link.send_headers(end.events.streams[number], RESPONSE, end=False)
+    end.link.send_data(end.events.streams[1], bytes(16383), end=False)
+    end.link.blocked = True
+    for number in (1, 3, 5):
+        end.link.send_data(end.events.streams[number], bytes(40_000), end=True)
+    end.link.unblock()
+    end.link.take()
+    for _ in range(6):
+        end.feed(window_update(0, 10))
+    assert [(n, len(p)) for _, _, n, p in end.sent()] == [(1, 10), (3, 10), (5, 10)] * 2
+
+
+def test_trailers_wait_for_the_data_before_them(codec: Codec) -> None:
+    pair = Pair(codec)
+    _, there = pair.ask(end=True)
+    link = pair.server.link
+    link.send_headers(there, RESPONSE, end=False)
+    link.blocked = True
+    assert not link.send_data(there, b"late", end=False)
+    link.end(there, TRAILERS)
+    assert not link.send_data(there, b"after the end", end=False)
+    pair.pump()
+    assert pair.client.events.names() == ["headers"]
+    link.unblock()
+    pair.pump()
+    assert pair.client.told[1:] == [("data", 1, b"late", False), ("headers", 1, TRAILERS, True)]
+
+
+@pytest.mark.parametrize("by_data", [True, False])
+def test_the_end_waits_for_the_data_before_it(codec: Codec, by_data: bool) -> None:
+    pair = Pair(codec)
+    _, there = pair.ask(end=True)
+    link = pair.server.link
+    link.send_headers(there, RESPONSE, end=False)
+    link.blocked = True
+    link.send_data(there, b"late", end=False)
+    assert not link.send_data(there, b"", end=False)
+    if by_data:
+        link.send_data(there, b"", end=True)
+    else:
+        link.end(there)
+    link.unblock()
+    pair.pump()
+    assert pair.client.told[1:] == [("data", 1, b"late", True)]
+
+
+def test_a_source_is_told_when_it_is_too_far_ahead_and_when_it_may_go_on(codec: Codec) -> None:
+    pair = Pair(codec)
+    _, there = pair.ask(end=True)
+    link = pair.server.link
+    link.send_headers(there, RESPONSE, end=False)
+    link.blocked = True
+    assert not link.send_data(there, bytes(PENDING_HIGH), end=False)
+    assert link.send_data(there, b"x", end=False)
+    assert not pair.server.events.names().count("writable")
+    link.unblock()
+    pair.pump()
+    assert pair.server.events.names().count("writable") == 1
+
+
+def test_much_is_handed_over_in_portions(codec: Codec) -> None:
+    end = Fed(codec).request(1, end=True)
+    stream = end.events.streams[1]
+    end.feed(settings([(INITIAL_WINDOW_SIZE, 2**24)]), window_update(0, 2**24))
+    end.link.send_headers(stream, RESPONSE, end=False)
+    end.link.send_data(stream, bytes(1_000_000), end=True)
+    assert end.events.names().count("flush") == 3
+
+
+def test_the_connection_s_window_is_given_back_whatever_becomes_of_the_octets(codec: Codec) -> None:
+    end = Fed(codec).request(1)
+    end.link.reset(end.events.streams[1], CANCEL)
+    for _ in range(33):
+        end.feed(data(1, bytes(16384)))
+    updates = [p for kind, _, number, p in end.sent() if kind == WINDOW_UPDATE and number == 0]
+    assert updates
+    assert not end.link.closed
+
+
+# --- the end of a stream --------------------------------------------------------------------------
+
+
+def test_a_reset_reaches_the_other_end_with_its_code(codec: Codec) -> None:
+    pair = Pair(codec)
+    here, there = pair.ask()
+    pair.client.link.reset(here, CANCEL)
+    pair.client.link.reset(here, CANCEL)  # once is enough
+    pair.pump()
+    assert pair.server.told[1:] == [("ended_early", 1, CANCEL)]
+    for link, stream in ((pair.client.link, here), (pair.server.link, there)):
+        assert not link.streams
+        link.send_headers(stream, TRAILERS, end=True)
+        assert not link.send_data(stream, b"x", end=True)
+        assert not link.out
+
+
+def test_a_fault_is_told_at_both_ends(codec: Codec) -> None:
+    pair = Pair(codec)
+    pair.server.events.on = lambda what, stream: (
+        pair.server.link.fault(stream, INTERNAL_ERROR, "no") if what == "opened" else None
+    )
+    pair.ask()
+    assert pair.server.told[1:] == [("ended_early", 1, INTERNAL_ERROR)]
+    assert pair.client.told == [("ended_early", 1, INTERNAL_ERROR)]
+
+
+def test_what_waits_is_forgotten_with_its_stream(codec: Codec) -> None:
+    pair = Pair(codec)
+    here, _ = pair.ask()
+    pair.client.link.blocked = True
+    pair.client.link.send_data(here, bytes(1000), end=True)
+    pair.client.link.reset(here, CANCEL)
+    pair.client.link.unblock()
+    pair.pump()
+    assert pair.server.events.names() == ["opened", "ended_early"]
+
+
+def test_an_early_answer_wants_no_more_of_the_question(codec: Codec) -> None:
+    # RFC 9113 §8.1
+    for body in (b"", b"x" * 100):
+        pair = Pair(codec)
+        _, there = pair.ask()
+        link = pair.server.link
+        link.send_headers(there, RESPONSE, end=False)
+        link.blocked = True
+        link.send_data(there, body, end=True)
+        link.dismiss(there)
+        link.unblock()
+        pair.pump()
+        assert pair.client.told[-2:] == [("data", 1, body, True), ("ended_early", 1, NO_ERROR)]
+
+
+@pytest.mark.parametrize("late", [b"", b"later"])
+def test_frames_that_cross_our_reset_are_let_pass(codec: Codec, late: bytes) -> None:
+    end = Fed(codec).request(1)
+    end.link.reset(end.events.streams[1], CANCEL)
+    end.forget()
+    end.feed(data(1, late), end.head(1, TRAILERS, end=True), reset(1, CANCEL), window_update(1, 9))
+    assert end.told == []
+    assert not end.link.closed
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+def test_a_stream_too_many_is_refused_and_the_others_live(codec: Codec) -> None:
+    end = Fed(codec, max_streams=2)
+    for number in (1, 3, 5):
+        end.request(number)
+    assert end.events.names() == ["opened", "opened", "ended_early"]
+    assert end.sent()[-1] == (RST_STREAM, 0, 5, bytes((0, 0, 0, REFUSED_STREAM)))
+
+
+def test_there_is_room_for_as_many_streams_as_both_ends_allow(codec: Codec) -> None:
+    end = Fed(codec, client=True, max_streams=50)
+    assert end.link.room == 50
+    end.feed(settings([(MAX_CONCURRENT_STREAMS, 2), (ENABLE_CONNECT_PROTOCOL, 1)]))
+    assert end.link.room == 2
+    assert end.link.connect_protocol
+    end.link.send_headers(end.link.open(), REQUEST, end=True)
+    assert end.link.room == 1
+
+
+def test_a_field_list_over_the_limits_may_be_answered(codec: Codec) -> None:
+    for end in (Fed(codec, max_list=300), Fed(codec, max_fields=5)):
+        fields = [*REQUEST, (b"x-a", b"1" * 100), (b"x-b", b"2" * 100)]
+        end.request(1, fields, end=True)
+        assert end.told == [("too_large", 1)]
+        assert not end.link.closed
+
+
+def test_later_fields_over_the_limits_reset_the_stream(codec: Codec) -> None:
+    end = Fed(codec, max_list=300).request(1)
+    end.request(1, [(b"x-a", b"1" * 300)], end=True)
+    assert end.told[1:] == [("ended_early", 1, PROTOCOL_ERROR)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ([(b"X-A", b"1")], "upper case"),
+        ([(b"x a", b"1")], "a blank in a name"),
+        ([(b"x-a", b" 1")], "a blank before a value"),
+        ([(b"x-a", b"1\r\n2")], "CR LF in a value"),
+        ([(b"x-a", b"\0")], "NUL in a value"),
+        ([(b"", b"1")], "no name"),
+    ],
+)
+def test_malformed_fields_reset_their_stream_only(
+    codec: Codec, fields: list[tuple[bytes, bytes]], why: str
+) -> None:
+    end = Fed(codec).request(1, [*REQUEST, *fields], end=True)
+    assert end.told == [("ended_early", 1, PROTOCOL_ERROR)], why
+    end.request(3, end=True)
+    assert end.told[1][:2] == ("opened", 3)
+
+
+@pytest.mark.parametrize(
+    ("frames", "lengths"),
+    [
+        ([data(1, b"123456")], "more"),
+        ([data(1, b"1234", end=True)], "less"),
+        ([data(1, b"", end=True)], "nothing"),
+    ],
+)
+def test_a_body_of_another_length_than_announced_never_ends_well(
+    codec: Codec, frames: list[bytes], lengths: str
+) -> None:
+    end = Fed(codec).request(1, [*REQUEST, (b"content-length", b"5")])
+    end.events.streams[1].expected = 5
+    end.feed(*frames)
+    # h2 ends the connection where we reset the stream.
+    assert end.told[1:] in ([("ended_early", 1, PROTOCOL_ERROR)], [("broken", PROTOCOL_ERROR)])
+
+
+def test_trailers_end_no_body_that_is_short(codec: Codec) -> None:
+    end = Fed(codec).request(1, [*REQUEST, (b"content-length", b"5")])
+    end.events.streams[1].expected = 5
+    end.feed(data(1, b"1234"), end.head(1, TRAILERS, end=True))
+    assert end.told[-1] == ("ended_early", 1, PROTOCOL_ERROR)
+
+
+@pytest.mark.parametrize(
+    ("what", "again"),
+    [
+        ("ping", frame(PING, 0, 0, bytes(8))),
+        ("settings", settings([])),
+        ("priority", frame(PRIORITY, 0, 1, bytes((0, 0, 0, 7, 0)))),
+        ("empty data", data(1)),
+        ("unknown", frame(0x55, 0, 0, b"")),
+        ("goaway", goaway(0, NO_ERROR)),
+        ("late data", data(3, b"")),
+    ],
+)
+def test_frames_that_carry_nothing_are_too_many_at_some_time(
+    codec: Codec, what: str, again: bytes
+) -> None:
+    end = Fed(codec).request(1).request(3)
+    end.link.reset(end.events.streams[3], CANCEL)
+    end.feed(again * 500)
+    assert not end.link.closed
+    end.feed(again * 600)
+    assert end.told[-1] == ("broken", ENHANCE_YOUR_CALM)
+    assert read_goaway(end.sent()[-1][3])[:2] == (3, ENHANCE_YOUR_CALM)
+
+
+def test_time_refills_what_a_peer_may_cost(codec: Codec) -> None:
+    end = Fed(codec)
+    ping = frame(PING, 0, 0, bytes(8))
+    for _ in range(50):
+        end.feed(ping * 40)
+        end.clock.time += 1.0
+    assert not end.link.closed
+
+
+def test_useful_frames_refill_it_too(codec: Codec) -> None:
+    end = Fed(codec).request(1)
+    for _ in range(3000):
+        end.feed(data(1, b"x"), data(1))
+    assert not end.link.closed
+
+
+def test_windows_given_without_data_are_too_many_at_some_time(codec: Codec) -> None:
+    end = Fed(codec).request(1)
+    end.feed(window_update(1, 1) * 1900)
+    assert not end.link.closed
+    end.feed(window_update(0, 1) * 200)
+    assert end.told[-1] == ("broken", ENHANCE_YOUR_CALM)
+
+
+def test_rapid_reset_ends_the_connection(codec: Codec) -> None:
+    # CVE-2023-44487
+    end = Fed(codec)
+    for number in range(1, 2001, 2):
+        end.feed(end.head(number), reset(number, CANCEL))
+    assert end.events.names().count("opened") < 250
+    assert end.told[-1] == ("broken", ENHANCE_YOUR_CALM)
+
+
+def test_a_peer_that_makes_us_reset_ends_the_connection(codec: Codec) -> None:
+    # CVE-2025-8671
+    end = Fed(codec)
+    for number in range(1, 2001, 2):
+        end.feed(end.head(number), window_update(number, 2**31 - 1))
+    assert end.events.names().count("opened") < 250
+    assert end.told[-1] == ("broken", ENHANCE_YOUR_CALM)
+
+
+def test_streams_that_end_well_leave_room_for_resets(codec: Codec) -> None:
+    end = Fed(codec)
+    for number in range(1, 4001, 4):
+        end.request(number, end=True)
+        end.link.send_headers(end.events.streams[number], RESPONSE, end=True)
+        end.feed(end.head(number + 2), reset(number + 2, CANCEL))
+    assert not end.link.closed
+
+
+def test_a_server_may_reset_all_it_likes(codec: Codec) -> None:
+    end = Fed(codec, client=True)
+    for _ in range(1000):
+        stream = end.link.open()
+        end.link.send_headers(stream, REQUEST, end=True)
+        end.feed(reset(stream.id, REFUSED_STREAM))
+    assert end.told == [("ended_early", 2 * n + 1, REFUSED_STREAM) for n in range(1000)]
+
+
+def test_answers_that_nobody_reads_are_too_many_at_some_time(codec: Codec) -> None:
+    # CVE-2019-9512
+    end = Fed(codec)
+    end.link.blocked = True
+    for _ in range(999):
+        end.feed(frame(PING, 0, 0, bytes(8)))
+        end.clock.time += 1.0
+    assert not end.link.closed
+    for _ in range(2):
+        end.feed(frame(PING, 0, 0, bytes(8)))
+        end.clock.time += 1.0
+    assert end.told == [("broken", ENHANCE_YOUR_CALM)]
+
+
+def test_answers_that_were_read_are_forgotten(codec: Codec) -> None:
+    end = Fed(codec)
+    for _ in range(3):
+        end.link.blocked = True
+        for _ in range(900):
+            end.feed(frame(PING, 0, 0, bytes(8)))
+            end.clock.time += 1.0
+        end.link.unblock()
+    assert not end.link.closed
+
+
+# --- the connection -------------------------------------------------------------------------------
+
+
+def test_frames_about_a_stream_that_is_over_hurt_nobody(codec: Codec) -> None:
+    end = Fed(codec).request(1, end=True)
+    end.link.send_headers(end.events.streams[1], RESPONSE, end=True)
+    end.forget()
+    end.feed(window_update(1, 5), reset(1, CANCEL), frame(PRIORITY, 0, 1, bytes(5)))
+    assert end.told == []
+    assert not end.link.closed
+
+
+def test_a_peer_that_allows_a_large_table_costs_no_large_one(codec: Codec) -> None:
+    end = Fed(codec).request(1).feed(settings([(HEADER_TABLE_SIZE, 2**30)]))
+    end.link.take()
+    stream = end.events.streams[1]
+    big = [(b"x-%d" % n, b"v" * 1000) for n in range(40)]
+    decoder = Decoder(max_table=2**30)
+    for fields in (RESPONSE + big, big):
+        end.link.send_headers(stream, fields, end=fields is big)
+        block = b"".join(p for kind, _, _, p in end.sent() if kind in (HEADERS, CONTINUATION))
+        assert decoder.decode(block)[-40:] == big
+        assert table_octets(decoder) <= 4096
+
+
+def test_a_ping_is_answered_with_its_octets(codec: Codec) -> None:
+    end = Fed(codec).feed(frame(PING, 0, 0, b"12345678"))
+    assert end.sent() == [(PING, 1, 0, b"12345678")]
+
+
+def test_our_ping_is_answered(codec: Codec) -> None:
+    pair = Pair(codec)
+    pair.client.link.ping()
+    pair.pump()
+    assert pair.client.told == [("pong",)]
+
+
+def test_settings_are_acknowledged_and_told(codec: Codec) -> None:
+    end = Fed(codec).feed(settings([(MAX_FRAME_SIZE, 32768), (0x99, 1)]))
+    assert end.told == [("settled",)]
+    assert end.sent() == [(SETTINGS, 1, 0, b"")]
+
+
+def test_longer_frames_are_sent_only_when_the_peer_allows(codec: Codec) -> None:
+    end = Fed(codec).request(1, end=True)
+    stream = end.events.streams[1]
+    end.link.send_headers(stream, RESPONSE, end=False)
+    end.link.send_data(stream, bytes(16385), end=False)
+    end.feed(settings([(MAX_FRAME_SIZE, 20_000)]))
+    end.link.send_data(stream, bytes(20_001), end=False)
+    assert [len(p) for kind, _, _, p in end.sent() if kind == DATA] == [16384, 1, 20_000, 1]
+
+
+def test_a_long_head_is_sent_in_several_frames(codec: Codec) -> None:
+    pair = Pair(codec)
+    fields = [*REQUEST, *((b"x-%d" % n, bytes((65 + n % 50,)) * 2000) for n in range(20))]
+    pair.ask(fields, end=True)
+    assert pair.server.told == [("opened", 1, fields, True)]
+
+
+def test_an_end_announced_and_then_made(codec: Codec) -> None:
+    # RFC 9113 §6.8
+    pair = Pair(codec)
+    pair.ask()
+    pair.server.link.go_away(soon=True)
+    pair.pump()
+    _, there = pair.ask()
+    pair.server.link.go_away()
+    pair.pump()
+    assert [told for told in pair.client.told if told[0] == "going_away"] == [
+        ("going_away", LARGEST_STREAM, NO_ERROR, b""),
+        ("going_away", 3, NO_ERROR, b""),
+    ]
+    late = pair.client.link.open()
+    pair.client.link.send_headers(late, REQUEST, end=True)
+    pair.server.link.send_headers(there, RESPONSE, end=True)
+    pair.pump()
+    assert pair.server.events.names() == ["opened", "opened"]
+    assert ("headers", 3, RESPONSE, True) in pair.client.told
+    assert not pair.server.link.closed
+
+
+def test_what_a_peer_says_with_its_goaway_is_told(codec: Codec) -> None:
+    end = Fed(codec, client=True)
+    stream = end.link.open()
+    end.link.send_headers(stream, REQUEST, end=True)
+    end.feed(goaway(1, NO_ERROR, b"bye"), end.head(1, RESPONSE, end=True))
+    assert end.told == [("going_away", 1, NO_ERROR, b"bye"), ("headers", 1, RESPONSE, True)]
+
+
+@pytest.mark.parametrize(
+    ("octets", "code"),
+    [
+        (frame(DATA, 0, 1, bytes(16385)), FRAME_SIZE_ERROR),
+        (frame(HEADERS, 4, 1, b"\xff\xff\xff\xff\xff\xff"), COMPRESSION_ERROR),
+        (frame(RST_STREAM, 0, 5, bytes(4)), PROTOCOL_ERROR),
+        (frame(GOAWAY, 0, 1, bytes(8)), PROTOCOL_ERROR),
+        (window_update(0, 2**31 - 1), FLOW_CONTROL_ERROR),
+        (settings([(INITIAL_WINDOW_SIZE, 2**31)]), FLOW_CONTROL_ERROR),
+        (settings([(MAX_FRAME_SIZE, 1)]), PROTOCOL_ERROR),
+    ],
+)
+def test_an_error_of_the_connection_is_said_and_nothing_is_read_after_it(
+    codec: Codec, octets: bytes, code: int
+) -> None:
+    end = Fed(codec).feed(octets)
+    assert end.told == [("broken", code)]
+    [(kind, _, _, payload)] = end.sent()
+    assert (kind, read_goaway(payload)[1]) == (GOAWAY, code)
+    assert end.link.closed
+    end.feed(frame(PING, 0, 0, bytes(8)))
+    assert not end.link.out
+
+
+def test_a_preface_must_be_one(codec: Codec) -> None:
+    end = Fed(codec, fresh=True)
+    end.link.receive(b"GET / HTTP/1.1\r\n\r\n")
+    assert end.told == [("broken", PROTOCOL_ERROR)]
+
+
+def test_a_preface_may_come_in_pieces(codec: Codec) -> None:
+    end = Fed(codec, fresh=True)
+    for octet in PREFACE + settings([]):
+        end.link.receive(bytes((octet,)))
+    assert end.told == [("settled",)]
+
+
+def test_each_end_says_what_it_allows(codec: Codec) -> None:
+    for client in (True, False):
+        known = Fed(codec, client=client, fresh=True, max_streams=7, stream_window=70_000)
+        like = Fed(CODECS[0], client=client, fresh=True, max_streams=7, stream_window=70_000)
+        assert known.link.take() == like.link.take()
+
+
+def test_an_owner_that_acts_at_once_is_served(codec: Codec) -> None:
+    pair = Pair(codec)
+    server: End = pair.server
+
+    def answer(what: str, stream: object) -> None:
+        if what == "opened":
+            there = server.events.streams[1]
+            server.link.send_headers(there, RESPONSE, end=False)
+            server.link.send_data(there, b"at once", end=True)
+
+    server.events.on = answer
+    pair.ask(end=True)
+    assert pair.client.told == [("headers", 1, RESPONSE, False), ("data", 1, b"at once", True)]
