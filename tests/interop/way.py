@@ -34,13 +34,16 @@ class Front:
     ports: dict[App, int]
     """App -> the port to call it by."""
 
+    material: Path
+    """certificate.pem, key.pem and roots.pem of a caller that `inbound` lets in."""
+
     sidecars: list[Sidecar] = field(default_factory=list)
     """The sidecars on the way, the caller's end last."""
 
 
 # Who listens and dials how: `alone` has plaintext on both sides, `near` dials with mTLS, `far`
 # accepts it.
-WAYS = {
+HOPS = {
     "direct": (),
     "envoy": (("envoy", "alone"),),
     "sidecar": (("sidecar", "alone"),),
@@ -48,20 +51,24 @@ WAYS = {
     "envoy-sidecar": (("envoy", "near"), ("sidecar", "far")),
     "sidecar-envoy": (("sidecar", "near"), ("envoy", "far")),
     "reference-pair": (("reference", "near"), ("reference", "far")),
+    "inbound": (("sidecar", "far"),),  # the caller brings the certificate in `Front.material`
+    "reference": (("reference", "alone"),),
 }
-PROXIES = [name for name in WAYS if name != "direct"]
-OURS = [name for name in PROXIES if name != "envoy"]
+WAYS = ("direct", "envoy", "sidecar", "pair", "envoy-sidecar", "sidecar-envoy", "reference-pair")
+PROXIES = WAYS[1:]
+OURS = WAYS[2:]
 
 
 @contextlib.contextmanager
 def way(name: str, apps: Sequence[App], directory: Path) -> Iterator[Front]:
     """Open the way called `name` to all `apps`; on leaving, every sidecar must end well."""
-    if any(kind != "envoy" for kind, _ in WAYS[name]) and not hasattr(Cluster, "protocol"):
+    if any(kind != "envoy" for kind, _ in HOPS[name]) and not hasattr(Cluster, "protocol"):
         pytest.skip("this sidecar speaks no HTTP/2 yet")
     authority = Authority(DOMAIN)
-    front = Front({app: app.port for app in apps})
+    front = Front({app: app.port for app in apps}, directory / "caller")
+    write(front.material, authority.issue(WEB))
     with contextlib.ExitStack() as stack:
-        for number, (kind, role) in enumerate(reversed(WAYS[name])):
+        for number, (kind, role) in enumerate(reversed(HOPS[name])):
             room = directory / f"{number}-{kind}-{role}"
             room.mkdir()
             lines = [
