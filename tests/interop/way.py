@@ -126,4 +126,3 @@ def _sidecar(lines: Sequence[Line], role: str, certificates: str, reference: boo
         f"{'inbound' if role == 'far' else 'outbound'}:\n{''.join(listeners)}"
         f"clusters:\n{''.join(clusters)}"
     )
-
