@@ -20,6 +20,7 @@ from h2.settings import SettingCodes
 Fields = list[tuple[bytes, bytes]]
 
 WINDOW = 2**30  # of a connection: only streams are to hold anything back
+SECONDS = 45.0
 Serve = Callable[["Stream"], Awaitable[None]]
 
 
@@ -202,10 +203,10 @@ async def calling(
     tls: ssl.SSLContext | None = None,
     settings: dict[SettingCodes, int] | None = None,
 ) -> AsyncIterator[End]:
-    """Open a connection to loopback and close it."""
+    """Open a connection to loopback and close it; no test may hang on it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
     end = End(reader, writer, settings=settings)
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
         running = group.create_task(end.run())
         yield end
         running.cancel()

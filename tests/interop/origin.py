@@ -9,7 +9,7 @@ Its first line says where: `http1=PORT http2=PORT`.
     /early            103, then 200
     /together/N       no answer until N requests are held; then 200 to all
     /stall/NAME       a body that nobody reads until /go/NAME; then its length
-    WebSocket         octets sent back as they come (opaque: no frames are looked at)
+    WebSocket         octets sent back as they come, up to GOODBYE (no frames are looked at)
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from tests.interop.h2_end import End, Fields, Stream, find
 
 PIECE: Final = 16384
 _BLOCK: Final = bytes(index * index % 251 for index in range(PIECE))
+GOODBYE: Final = b"goodbye\n"
 BACKLOG: Final = 1000
 SETTINGS: Final = {
     SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
@@ -151,6 +152,8 @@ class App:
         request.head(101)
         async for piece in request.body():
             await request.send(piece)
+            if piece.endswith(GOODBYE):
+                break
         await request.finish()
 
 
@@ -305,7 +308,8 @@ async def main() -> None:
         async def serve(stream: Stream) -> None:
             await app(Http2(stream, await stream.head()))
 
-        await End(reader, writer, serve=serve, settings=SETTINGS).run()
+        with contextlib.suppress(asyncio.CancelledError):  # told to stop in the middle
+            await End(reader, writer, serve=serve, settings=SETTINGS).run()
 
     ports = []
     for name, serve in (("http1", http1), ("http2", http2)):

@@ -31,6 +31,9 @@ class App:
 class Front:
     """Where callers come in."""
 
+    name: str
+    """The way's, as in HOPS."""
+
     ports: dict[App, int]
     """App -> the port to call it by."""
 
@@ -65,7 +68,7 @@ def way(name: str, apps: Sequence[App], directory: Path) -> Iterator[Front]:
     if any(kind != "envoy" for kind, _ in HOPS[name]) and not hasattr(Cluster, "protocol"):
         pytest.skip("this sidecar speaks no HTTP/2 yet")
     authority = Authority(DOMAIN)
-    front = Front({app: app.port for app in apps}, directory / "caller")
+    front = Front(name, {app: app.port for app in apps}, directory / "caller")
     write(front.material, authority.issue(WEB))
     with contextlib.ExitStack() as stack:
         for number, (kind, role) in enumerate(reversed(HOPS[name])):
