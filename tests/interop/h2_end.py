@@ -119,6 +119,7 @@ class End:
         *,
         serve: Serve | None = None,
         settings: dict[SettingCodes, int] | None = None,
+        begun: bytes = b"",
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.streams: dict[int, Stream] = {}
@@ -131,6 +132,7 @@ class End:
             client=serve is None, initial_values=dict(settings or {})
         )
         self.h2.initiate_connection()
+        self.h2.receive_data(begun)  # the preface's beginning, if others have read it
         self.h2.increment_flow_control_window(WINDOW)
         self.flush()
 

@@ -1,6 +1,6 @@
 """One app, over HTTP/1.1 (on h11) and over HTTP/2 (on h2): `python -m tests.interop.origin`.
 
-Its first line says where: `http1=PORT http2=PORT`.
+Its first line says where: `http1=PORT http2=PORT either=PORT`, the last for what the caller likes.
 
     /echo             what the request was, as JSON, once it has come whole
     /bytes/N          N octets; their SHA-256 in the trailer x-sha256
@@ -31,6 +31,7 @@ from tests.interop.h2_end import End, Fields, Stream, find
 PIECE: Final = 16384
 _BLOCK: Final = bytes(index * index % 251 for index in range(PIECE))
 GOODBYE: Final = b"goodbye\n"
+PREFACE: Final = b"PRI * HT"  # as much of it as tells (RFC 9113 §3.4)
 BACKLOG: Final = 1000
 SETTINGS: Final = {
     SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
@@ -55,6 +56,7 @@ def digest(size: int) -> str:
 class Request(Protocol):
     """What either protocol gives the app."""
 
+    version: str
     method: str
     path: str
     protocol: str
@@ -91,6 +93,7 @@ class App:
             length += len(piece)
             found.update(piece)
         told = {
+            "version": request.version,
             "method": request.method,
             "path": request.path,
             "authority": request.authority,
@@ -167,6 +170,8 @@ def _text(fields: Fields) -> list[tuple[str, str]]:
 class Http2:
     """A request on a stream."""
 
+    version = "2"
+
     def __init__(self, stream: Stream, head: Fields) -> None:
         self._stream = stream
         self.method = find(head, b":method").decode()
@@ -206,6 +211,8 @@ class Http2:
 
 class Http1:
     """A request on an HTTP/1.1 connection."""
+
+    version = "1.1"
 
     def __init__(self, line: "Http1Connection", head: h11.Request) -> None:
         self._line = line
@@ -250,9 +257,13 @@ class Http1:
 class Http1Connection:
     """One connection, requests in turn."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begun: bytes = b""
+    ) -> None:
         self._reader, self._writer = reader, writer
         self._h11 = h11.Connection(h11.SERVER)
+        if begun:
+            self._h11.receive_data(begun)
 
     async def run(self, app: App) -> None:
         while isinstance(head := await self.event(), h11.Request):
@@ -299,20 +310,29 @@ async def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-    async def http1(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, h11.ProtocolError):
-            await Http1Connection(reader, writer).run(app)
+    async def http1(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begun: bytes = b""
+    ) -> None:
+        with contextlib.suppress(OSError, h11.ProtocolError, asyncio.CancelledError):
+            await Http1Connection(reader, writer, begun).run(app)
         writer.close()
 
-    async def http2(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def http2(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begun: bytes = b""
+    ) -> None:
         async def serve(stream: Stream) -> None:
             await app(Http2(stream, await stream.head()))
 
         with contextlib.suppress(asyncio.CancelledError):  # told to stop in the middle
-            await End(reader, writer, serve=serve, settings=SETTINGS).run()
+            await End(reader, writer, serve=serve, settings=SETTINGS, begun=begun).run()
+
+    async def either(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.CancelledError, asyncio.IncompleteReadError):
+            begun = await reader.readexactly(len(PREFACE))
+            await (http2 if begun == PREFACE else http1)(reader, writer, begun)
 
     ports = []
-    for name, serve in (("http1", http1), ("http2", http2)):
+    for name, serve in (("http1", http1), ("http2", http2), ("either", either)):
         listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
         ports.append(f"{name}={listener.getsockname()[1]}")
         await asyncio.start_server(serve, sock=listener, backlog=BACKLOG)
