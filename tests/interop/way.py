@@ -9,10 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 from sidecar.issuers.ephemeral import Authority
-from sidecar.model.cluster import Cluster
 from tests.e2e.stand import Sidecar, free_port
 from tests.e2e.test_mesh import CATALOG, DOMAIN, WEB, envoy, write
 from tests.interop.envoy import Line, Security, config
@@ -65,8 +62,6 @@ OURS = WAYS[2:]
 @contextlib.contextmanager
 def way(name: str, apps: Sequence[App], directory: Path) -> Iterator[Front]:
     """Open the way called `name` to all `apps`; on leaving, every sidecar must end well."""
-    if any(kind != "envoy" for kind, _ in HOPS[name]) and not hasattr(Cluster, "protocol"):
-        pytest.skip("this sidecar speaks no HTTP/2 yet")
     authority = Authority(DOMAIN)
     front = Front(name, {app: app.port for app in apps}, directory / "caller")
     write(front.material, authority.issue(WEB))
