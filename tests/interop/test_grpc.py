@@ -5,12 +5,12 @@ One table of cases; the names are those of the gRPC project's own interop tests 
 
 import contextlib
 import itertools
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
 
-from tests.e2e.stand import free_port
 from tests.interop.grpc_caller import CALLERS, CANCELLED, DEADLINE_EXCEEDED, Told, Wish
 from tests.interop.grpc_service import (
     ECHO_INITIAL,
@@ -123,7 +123,10 @@ def apps() -> Iterator[dict[str, App]]:
         for _, server in PAIRS:
             ports = stack.enter_context(python("tests.interop.grpc_server", server))
             found[server] = App(ports["grpc"])
-        yield found | {"nobody": App(free_port())}
+        # Bound, so that nobody else gets the port, and not listening.
+        nobody = stack.enter_context(socket.socket())
+        nobody.bind(("127.0.0.1", 0))
+        yield found | {"nobody": App(nobody.getsockname()[1])}
 
 
 @pytest.fixture(scope="module", params=WAYS)
