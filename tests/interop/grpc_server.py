@@ -197,7 +197,9 @@ def _streamed(method: str) -> Callable[[Stream[Any, Any]], Awaitable[None]]:
 
 async def grpclib() -> None:
     server = Server([Service()], codec=RawCodec())
-    listener = socket.create_server(("127.0.0.1", 0))
+    # The protocol is named, or asyncio sees no TCP and leaves Nagle on.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
     await server.start(sock=listener)
     announce(listener.getsockname()[1])
     await _told_to_stop()

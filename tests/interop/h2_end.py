@@ -14,13 +14,14 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.exceptions
 import h2.settings
 from h2.settings import SettingCodes
 
 Fields = list[tuple[bytes, bytes]]
 
 WINDOW = 2**30  # of a connection: only streams are to hold anything back
-SECONDS = 45.0
+SECONDS = 20.0
 Serve = Callable[["Stream"], Awaitable[None]]
 
 
@@ -139,13 +140,17 @@ class End:
     async def run(self) -> None:
         """Serve the connection until it ends."""
         async with asyncio.TaskGroup() as group:
-            with contextlib.suppress(OSError):
+            why = "the connection ended"
+            try:
                 while data := await self._reader.read(65536):
                     for event in self.h2.receive_data(data):
                         self._take(event, group)
                     await self.drain()
+            except (OSError, h2.exceptions.ProtocolError) as error:
+                why = repr(error)
+                self.flush()
             for stream in self.streams.values():
-                stream.fail(ResetError("the connection ended"))
+                stream.fail(ResetError(why))
             self._wake.set()
             self._writer.close()
 
@@ -206,15 +211,18 @@ async def calling(
     settings: dict[SettingCodes, int] | None = None,
 ) -> AsyncIterator[End]:
     """Open a connection to loopback and close it; no test may hang on it."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
-    end = End(reader, writer, settings=settings)
-    async with asyncio.timeout(SECONDS), asyncio.TaskGroup() as group:
-        running = group.create_task(end.run())
-        yield end
-        running.cancel()
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
+    async with asyncio.timeout(SECONDS):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+        end = End(reader, writer, settings=settings)
+        running = end.loop.create_task(end.run())
+        try:
+            yield end
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 def request(

@@ -175,7 +175,9 @@ def test_nghttp_sends_a_body_and_trailers(url: str, tmp_path: Path) -> None:
         told = json.loads(said)
         assert (told["method"], told["length"]) == ("POST", len(FILE))
         assert told["sha256"] == hashlib.sha256(FILE).hexdigest()
-        if more == UNKNOWN_LENGTH or url.endswith(str(origin["h2"].port)):
+        counted = any(name == "content-length" for name, _ in told["fields"])
+        # What HTTP/1.1 frames by its length has no place for trailers (RFC 9112 §7.1.2).
+        if told["version"] == "2" or not counted:
             assert ["x-checked", "yes"] in told["trailers"]
 
 
