@@ -86,7 +86,9 @@ LINES = [
     for app in SPOKEN
     if name != "direct" or spoken == app
 ]
-over_all_lines = pytest.mark.parametrize(("front", "pair"), LINES, indirect=["front"])
+over_all_lines = pytest.mark.parametrize(
+    ("front", "pair"), LINES, indirect=["front"], scope="module"
+)
 
 
 def get(curl: Curl) -> None:

@@ -37,7 +37,9 @@ def front(
 
 # What the app speaks; the caller speaks HTTP/2.
 LINES = [(name, app) for name in WAYS for app in ("h1", "h2") if (name, app) != ("direct", "h1")]
-over_all_lines = pytest.mark.parametrize(("front", "app"), LINES, indirect=["front"])
+over_all_lines = pytest.mark.parametrize(
+    ("front", "app"), LINES, indirect=["front"], scope="module"
+)
 
 
 async def check_bulk(stream: Stream) -> None:
