@@ -15,6 +15,7 @@ import pytest
 from sidecar.issuers.ephemeral import Authority
 from tests.e2e.stand import Sidecar, free_port
 from tests.e2e.test_mesh import DOMAIN, write
+from tests.interop.h2_end import calling, find, request
 from tests.interop.peer import need, python, run, running
 from tests.interop.way import OURS, App, Front, way
 
@@ -135,6 +136,16 @@ def test_a_file_comes_whole_from_any_server(
         out = tmp_path / str(number)
         run(need("curl"), "-sS", "--fail", "--noproxy", "*", flag, url, "-o", out)
         assert hashlib.sha256(out.read_bytes()).digest() == hashlib.sha256(FILE).digest()
+
+
+async def test_an_upgrade_that_a_server_lacks_harms_no_other_stream(behind: Behind) -> None:
+    async with calling(behind.ports["nghttpd"]) as end:
+        other = end.open(request("GET", "/file"))
+        assert find(await other.head(), b":status") == b"200"
+        upgrade = end.open(request("CONNECT", "/", (":protocol", "websocket")), end=False)
+        assert find(await upgrade.head(), b":status") == b"502"
+        assert b"upstream-no-upgrade" in await upgrade.read()
+        assert await other.read() == FILE
 
 
 # --- ready-made clients before us --------------------------------------------------------------
