@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.stand import Sidecar, free_port
 from tests.interop.origin import digest
 from tests.interop.peer import need, python, run
 from tests.interop.way import WAYS, App, Front, way
@@ -177,7 +178,12 @@ def test_curl_gets_what_the_app_said(curl: Curl, case: Callable[[Curl], None]) -
     case(curl)
 
 
-@over_all_lines
+@pytest.mark.parametrize(
+    ("front", "pair"),
+    [line for line in LINES if line[0] in ("sidecar", "pair")],
+    indirect=["front"],
+    scope="module",
+)
 def test_a_large_body_goes_up_and_down_at_once(curl: Curl, tmp_path: Path) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
@@ -190,3 +196,40 @@ def test_a_large_body_goes_up_and_down_at_once(curl: Curl, tmp_path: Path) -> No
     assert len(answer.body) == 64 * MIB
     assert hashlib.sha256(answer.body).hexdigest() == wanted
     assert f"x-sha256: {wanted}" in answer.heads
+
+
+@pytest.mark.parametrize(("flag", "version"), [("--http1.1", "1.1"), ("--http2", "2")])
+def test_alpn_chooses_what_an_inbound_listener_speaks(
+    apps: dict[str, App], tmp_path: Path, flag: str, version: str
+) -> None:
+    program = need("curl")
+    with way("inbound", [apps["h1"]], tmp_path) as front:
+        pem = front.material
+        shown = ("--cert", pem / "certificate.pem", "--key", pem / "key.pem")
+        # -k: a SPIFFE ID is no host name; who is there is the business of other tests.
+        always = (
+            "-sS",
+            "-k",
+            "--noproxy",
+            "*",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_version} %{http_code}",
+        )
+        url = f"https://127.0.0.1:{front.ports[apps['h1']]}/echo"
+        assert run(program, *always, flag, *shown, url) == f"{version} 200"
+
+
+def test_same_as_downstream_is_what_the_caller_speaks(tmp_path: Path) -> None:
+    port = free_port()
+    with python("tests.interop.origin") as ports:
+        sidecar = Sidecar(
+            tmp_path,
+            f"workload: web\noutbound: [{{address: '127.0.0.1:{port}', cluster: c}}]\n"
+            f"clusters: [{{name: c, endpoints: ['127.0.0.1:{ports['either']}'],"
+            " protocol: same-as-downstream}]\n",
+        )
+        spoken = [Curl(port, flag, tmp_path)("/echo").json["version"] for flag in SPOKEN.values()]
+        assert sidecar.stop() == 0
+    assert spoken == ["1.1", "2"]

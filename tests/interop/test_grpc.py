@@ -8,9 +8,11 @@ import itertools
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
+from tests.e2e.stand import free_port
 from tests.interop.grpc_caller import CALLERS, CANCELLED, DEADLINE_EXCEEDED, Told, Wish
 from tests.interop.grpc_service import (
     ECHO_INITIAL,
@@ -23,6 +25,8 @@ from tests.interop.grpc_service import (
     ask,
     read_record,
 )
+from tests.interop.h2_end import calling, find, request
+from tests.interop.nginx import Server, nginx
 from tests.interop.peer import python
 from tests.interop.way import PROXIES, WAYS, App, Front, way
 
@@ -158,8 +162,11 @@ def wish_of(case: Case) -> Wish:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_call_comes_out_as_the_case_says(line: Line, case: Case) -> None:
-    told = line.call(wish_of(case))
+    check(case, line.call(wish_of(case)))
 
+
+def check(case: Case, told: Told) -> None:
+    """Assert that a call came out as the case says."""
     assert (told.code, told.text if case.text else "") == (case.code, case.text)
     assert [
         len(got) if isinstance(expected, int) else got
@@ -226,3 +233,43 @@ def test_a_reply_of_the_proxy_is_a_grpc_status(
 
     assert told.code == UNAVAILABLE
     assert told.text
+
+
+@pytest.mark.parametrize("server", [server for _, server in PAIRS])
+async def test_trailers_only_stays_one_head(
+    front: Front, apps: dict[str, App], server: str
+) -> None:
+    fields = request(
+        "POST", f"/{SERVICE}/Nothing", ("te", "trailers"), ("content-type", "application/grpc")
+    )
+    async with calling(front.ports[apps[server]]) as end:
+        stream = end.open(fields, end=False)
+        await stream.send(bytes(5), end=True)
+        head = await stream.head()
+    assert stream.head_ended
+    assert (find(head, b":status"), find(head, b"grpc-status")) == (b"200", b"12")
+
+
+def passing(port: int, to: int) -> Server:
+    """gRPC passed on by nginx; its default limit is on whole bodies, and a stream has no end."""
+    pass_on = f"location / {{ grpc_pass grpc://127.0.0.1:{to}; }}"
+    return Server(port, "http2", f"client_max_body_size 0; {pass_on}")
+
+
+@pytest.mark.parametrize(("caller", "server"), PAIRS, ids="-to-".join)
+@pytest.mark.parametrize("first", ["nginx", "sidecar"])
+def test_nginx_passes_grpc_to_us_and_from_us(
+    apps: dict[str, App], first: str, caller: str, server: str, tmp_path: Path
+) -> None:
+    app, port = apps[server], free_port()
+    with contextlib.ExitStack() as stack:
+        if first == "sidecar":
+            nginx(stack, tmp_path, passing(port, app.port))
+            app = App(port)
+        front = stack.enter_context(way("sidecar", [app], tmp_path))
+        port = front.ports[app]
+        if first == "nginx":
+            port = free_port()
+            nginx(stack, tmp_path, passing(port, front.ports[app]))
+        for case in CASES:
+            check(case, CALLERS[caller](port, wish_of(case)))
