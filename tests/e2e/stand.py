@@ -95,7 +95,10 @@ def echo(connection: socket.socket, number: int) -> None:
             if line.lower().startswith(b"content-length:"):
                 length = int(line.partition(b":")[2])
         while len(data) < length:
-            data += connection.recv(65536)
+            piece = connection.recv(65536)
+            if not piece:
+                raise OSError("closed in the middle of a body")
+            data += piece
         body, data = head + data[:length], data[length:]
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
