@@ -335,7 +335,6 @@ class Http2Attempt:
         self.exchange = exchange
         if head.upgrade is not None:
             if not link.connect_protocol:
-                link.take_back(stream)
                 self._fail("upstream-no-upgrade", "the endpoint has no extended CONNECT (RFC 8441)")
                 return
             end = False

@@ -141,12 +141,6 @@ class Outgoing:
         self._next += 2
         return stream
 
-    def take_back(self, stream: Stream) -> None:
-        """Undo `open` for want of a head: a reset of what was never begun is the peer's last straw (§5.1)."""
-        del self.streams[stream.id]
-        self._next = stream.id
-        self._forget(stream)
-
     @property
     def room(self) -> int:
         """How many more streams we may open now."""
