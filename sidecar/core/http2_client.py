@@ -48,6 +48,7 @@ class Http2Client(Http2Connection):
         "owner",
         "secure",
         "spells",
+        "upgrades",
         "used",
     )
 
@@ -72,6 +73,7 @@ class Http2Client(Http2Connection):
         self.keepalive = cluster.http2.keepalive
         self.secure = False
         self.spells = False  # the peer is a sidecar that puts names back as they were
+        self.upgrades: list[Http2Attempt] | None = []  # that wait for SETTINGS; None: they came
         self.used = 0
 
     @property
@@ -98,7 +100,7 @@ class Http2Client(Http2Connection):
         )
         owner, self.owner = self.owner, None
         pool.dialled(self.engine, cluster, self.endpoint, self.kind, self, owner)
-        if not self.link.streams:
+        if self.is_unused:
             self._arm_idle()
         self.mark()
 
@@ -111,7 +113,7 @@ class Http2Client(Http2Connection):
     @property
     def is_unused(self) -> bool:
         """It carries no request."""
-        return not self.link.streams
+        return not self.link.streams and not self.upgrades
 
     def join(self) -> None:
         """Be among those that have room."""
@@ -208,6 +210,9 @@ class Http2Client(Http2Connection):
 
     def settled(self) -> None:
         """The endpoint's SETTINGS are there: it may allow more streams than we thought, or fewer."""
+        upgrades, self.upgrades = self.upgrades, None
+        for attempt in upgrades or ():
+            attempt.go_on()
         if not self.leaving:
             if self.link.room > 0:
                 pool.free(self.cluster, self.endpoint.pools[self.kind], self)
@@ -247,7 +252,7 @@ class Http2Client(Http2Connection):
         if self.asked:
             self._lose_all("upstream-closed", "no answer to a PING")
             self.abort()
-        elif not link.streams:
+        elif self.is_unused:
             if now - self.heard >= self.cluster.idle_timeout:
                 self.retire()
             else:
@@ -283,7 +288,7 @@ class Http2Client(Http2Connection):
         if self.leaving:
             self._maybe_done()
             return
-        if not self.link.streams:
+        if self.is_unused:
             self._arm_idle()
         if self.link.room > 0:
             pool.free(self.cluster, self.endpoint.pools[self.kind], self)
@@ -294,13 +299,14 @@ class Http2Client(Http2Connection):
             idle.remove(self)
 
     def _maybe_done(self) -> None:
-        if self.leaving and self.is_open and not self.link.streams:
+        if self.leaving and self.is_open and self.is_unused:
             self.link.go_away()
             self.shut()
 
     def _lose_all(self, code: str, detail: str) -> None:
-        for stream in tuple(self.link.streams.values()):
-            attempt: Http2Attempt = stream.user
+        upgrades, self.upgrades = self.upgrades, None
+        attempts = [stream.user for stream in self.link.streams.values()]
+        for attempt in (*attempts, *(upgrades or ())):
             exchange, attempt.exchange = attempt.exchange, None
             if exchange is not None:
                 why = code
@@ -321,8 +327,8 @@ class Http2Attempt:
     def __init__(self, connection: Http2Client) -> None:
         self.connection: Final = connection
         self.link: Final[Http2Link] = connection.link
-        stream = self.stream = connection.link.open()
-        stream.user = self
+        self.stream = connection.link.open()
+        self.stream.user = self
         self.exchange: Exchange | None = None
         self.answered = False
         self.tunnel = False
@@ -334,6 +340,12 @@ class Http2Attempt:
         connection, link, stream = self.connection, self.link, self.stream
         self.exchange = exchange
         if head.upgrade is not None:
+            if connection.upgrades is not None:
+                # Whether it takes an upgrade only its SETTINGS tell; the stream's number is taken
+                # back, since others may begin meanwhile (RFC 9113 §5.1.1).
+                connection.upgrades.append(self)
+                link.reset(stream, CANCEL)
+                return
             if not link.connect_protocol:
                 self._fail("upstream-no-upgrade", "the endpoint has no extended CONNECT (RFC 8441)")
                 return
@@ -358,6 +370,14 @@ class Http2Attempt:
             link.end(stream, trailers.as_pairs())
         connection.watch()
         connection.mark()
+
+    def go_on(self) -> None:
+        """The SETTINGS that an upgrade has waited for are there."""
+        exchange = self.exchange
+        if exchange is not None:
+            self.stream = self.link.open()
+            self.stream.user = self
+            self.request(exchange, b"", end=True)
 
     def write(self, data: bytes) -> None:
         """Send more of the body."""

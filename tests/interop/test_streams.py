@@ -133,9 +133,6 @@ async def test_a_websocket_crosses(front: Front, apps: dict[str, App], app: str)
             await check_websocket(websocket(end))
 
 
-@pytest.mark.xfail(
-    reason="an upgrade does not wait for the SETTINGS of a new connection", strict=True
-)
 @pytest.mark.parametrize("name", ["sidecar", "pair"])
 async def test_a_websocket_may_be_the_first_request(
     name: str, apps: dict[str, App], tmp_path: Path
