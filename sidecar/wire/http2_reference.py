@@ -8,6 +8,7 @@ finished (§6.8).  What h2 calls a protocol error ends the connection, as §5.4 
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final, final
 
 import h2.config
@@ -184,7 +185,7 @@ class ReferenceLink(Incoming):
         ):
             self._control.draw("frames that carry nothing")
 
-    # Events of h2:
+    # Events of h2, which tells of streams only that it holds open, and those are in our table:
 
     def _tell(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.DataReceived):
@@ -193,19 +194,17 @@ class ReferenceLink(Incoming):
             self._on_request(event)
         elif isinstance(event, _RECEIVED):
             self._control.left += 1
-            stream = self.streams.get(event.stream_id)
-            if stream is not None:
-                fields, malformed, too_large = self._fields(event.headers)
-                end = not isinstance(event, h2.events.InformationalResponseReceived) and (
-                    event.stream_ended is not None
-                )
-                self._more(stream, fields, malformed, too_large=too_large, end=end)
+            fields, malformed, too_large = self._fields(event.headers)
+            end = not isinstance(event, h2.events.InformationalResponseReceived) and (
+                event.stream_ended is not None
+            )
+            stream = self.streams[event.stream_id]
+            self._more(stream, fields, malformed, too_large=too_large, end=end)
         elif isinstance(event, h2.events.WindowUpdated):
-            stream = self.streams.get(event.stream_id)
             if event.stream_id == 0:
                 self._widen(event.delta)
-            elif stream is not None:
-                self._widen_stream(stream, event.delta)
+            else:
+                self._widen_stream(self.streams[event.stream_id], event.delta)
         elif isinstance(event, h2.events.RemoteSettingsChanged):
             self._on_settings(event)
         elif isinstance(event, h2.events.PingAckReceived):
@@ -217,12 +216,10 @@ class ReferenceLink(Incoming):
         size = event.flow_controlled_length
         self._credit += size
         if self._credit >= CONNECTION_WINDOW // 2:
-            self._connection.increment_flow_control_window(self._credit)
+            self._say(self._connection.increment_flow_control_window, self._credit)
             self._credit = 0
-            self._drain()
-        stream = self.streams.get(event.stream_id)
-        if stream is not None:
-            self._body(stream, event.data, size, end=event.stream_ended is not None)
+        stream = self.streams[event.stream_id]
+        self._body(stream, event.data, size, end=event.stream_ended is not None)
 
     def _on_request(self, event: h2.events.RequestReceived) -> None:
         self._control.left += 1
@@ -245,9 +242,7 @@ class ReferenceLink(Incoming):
         self._run()
 
     def _on_reset(self, event: h2.events.StreamReset) -> None:
-        stream = self.streams.pop(event.stream_id, None)
-        if stream is None:
-            return
+        stream = self.streams.pop(event.stream_id)
         code = int(event.error_code or 0)
         if event.remote_reset:
             self._reset_in(stream, code)
@@ -272,30 +267,34 @@ class ReferenceLink(Incoming):
 
     # Sending:
 
-    def _drain(self) -> None:
+    def _say(self, how: Callable[..., None], *what: object, **more: object) -> None:
+        if self.closed:  # h2 would raise; nobody listens any more
+            return
+        how(*what, **more)
         self.out.append(self._connection.data_to_send())
 
     def _write_head(self, stream: Stream, fields: Iterable[Field], *, end: bool) -> None:
         headers = [f if type(f) is tuple else NeverIndexedHeaderTuple(*f) for f in fields]
-        self._connection.send_headers(stream.id, headers, end_stream=end)
-        self._drain()
+        self._say(self._connection.send_headers, stream.id, headers, end_stream=end)
 
     def _write_data(self, stream: Stream, data: bytes | memoryview, *, end: bool) -> None:
         size = len(data)
         stream.send_window -= size
         self._send_window -= size
         self._window_updates += WINDOWS_PER_FRAME
-        self._connection.send_data(stream.id, data, end_stream=end)
-        self._drain()
+        self._say(self._connection.send_data, stream.id, data, end_stream=end)
 
     def _grant(self, stream: Stream) -> None:
         credit, stream.credit = stream.credit, 0
-        self._connection.increment_flow_control_window(credit, stream.id)
-        self._drain()
+        self._say(self._connection.increment_flow_control_window, credit, stream.id)
 
     def _reset_out(self, number: int, code: int) -> None:
-        self._connection.reset_stream(number, code)
-        self._drain()
+        # h2 lets no stream be reset whose last frame is just being told, though that frame may be what
+        # the owner finds wrong, and none when the connection is over.
+        with suppress(h2.exceptions.ProtocolError):
+            self._connection.reset_stream(number, code)
+            self._connection.clear_outbound_data_buffer()
+        super()._reset_out(number, code)
 
 
 def _code(error: h2.exceptions.ProtocolError) -> int:

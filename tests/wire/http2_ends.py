@@ -50,6 +50,7 @@ class Recorder:
         self.told: list[Told] = []
         self.streams: dict[int, Stream] = {}
         self.on: Callable[[str, Stream], None] = lambda what, stream: None
+        self.on_broken: Callable[[], None] = lambda: None
 
     def _note(self, stream: Stream, what: str, *more: object) -> None:
         self.streams[stream.id] = stream
@@ -85,6 +86,7 @@ class Recorder:
 
     def broken(self, code: int, detail: str) -> None:
         self.told.append(("broken", code))
+        self.on_broken()
 
     def flush(self) -> None:
         self.told.append(("flush",))

@@ -311,6 +311,19 @@ def test_a_fault_is_told_at_both_ends(codec: Codec) -> None:
     assert pair.client.told == [("ended_early", 1, INTERNAL_ERROR)]
 
 
+def test_a_last_frame_that_is_wrong_ends_its_stream_only(codec: Codec) -> None:
+    end = Fed(codec, client=True)
+    end.events.on = lambda what, stream: (
+        end.link.fault(stream, PROTOCOL_ERROR, "no") if what == "headers" else None
+    )
+    for number in (1, 3):
+        end.link.send_headers(end.link.open(), REQUEST, end=True)
+        end.forget()
+        end.feed(end.head(number, RESPONSE, end=True))
+        assert end.told[1:] == [("ended_early", number, PROTOCOL_ERROR)]
+        assert [sent[0] for sent in end.sent()] == [RST_STREAM]
+
+
 def test_what_waits_is_forgotten_with_its_stream(codec: Codec) -> None:
     pair = Pair(codec)
     here, _ = pair.ask()
@@ -648,6 +661,26 @@ def test_an_error_of_the_connection_is_said_and_nothing_is_read_after_it(
     assert end.link.closed
     end.feed(frame(PING, 0, 0, bytes(8)))
     assert not end.link.out
+
+
+@pytest.mark.parametrize("octets", [frame(PING, 0, 1, bytes(8)), reset(9, CANCEL)])
+def test_an_owner_may_give_up_its_streams_when_the_connection_is_over(
+    codec: Codec, octets: bytes
+) -> None:
+    end = Fed(codec).request(1).request(3).feed(data(3, bytes(16384)))
+
+    def give_up() -> None:
+        first, second = end.events.streams.values()
+        end.link.resume(second)
+        end.link.send_headers(first, RESPONSE, end=False)
+        end.link.send_data(first, b"x", end=True)
+        end.link.reset(second, CANCEL)
+
+    end.events.on_broken = give_up
+    end.feed(octets)
+    assert end.told[-1] == ("broken", PROTOCOL_ERROR)
+    assert end.sent()[0][0] == GOAWAY
+    assert not end.link.streams.get(3)
 
 
 def test_a_preface_must_be_one(codec: Codec) -> None:
