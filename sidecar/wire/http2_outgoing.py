@@ -77,6 +77,7 @@ class Outgoing:
         "_refuse_over",
         "_resets",
         "_send_window",
+        "_unflushed",
         "_unsent",
         "_waiting",
         "_window_updates",
@@ -116,6 +117,7 @@ class Outgoing:
         self._initial_send = DEFAULT_WINDOW
         self._send_window = DEFAULT_WINDOW
         self._next = 1  # the next stream that we open
+        self._unflushed = 0  # octets of DATA in `out`
         self._unsent: Stream | None = None  # begun, its HEADERS not yet sent
         self._last = 0  # the highest stream that the peer has opened
         self._refuse_over = LARGEST_STREAM
@@ -201,11 +203,19 @@ class Outgoing:
     def _write_data(self, stream: Stream, data: bytes | memoryview, *, end: bool) -> None:
         """Write one frame that windows allow."""
         size = len(data)
+        flags = END_STREAM if end else 0
+        self.out.extend((pack_header(size >> 16, size & 0xFFFF, DATA, flags, stream.id), data))
+        self._count(stream, size)
+
+    def _count(self, stream: Stream, size: int) -> None:
+        """Take a DATA frame that is in `out` off the windows."""
         stream.send_window -= size
         self._send_window -= size
         self._window_updates += WINDOWS_PER_FRAME
-        flags = END_STREAM if end else 0
-        self.out.extend((pack_header(size >> 16, size & 0xFFFF, DATA, flags, stream.id), data))
+        self._unflushed += size
+        if self._unflushed >= FLUSH_SIZE:  # a turn of the loop may bring many times as much
+            self._unflushed = 0
+            self._events.flush()
 
     def _queue(self, stream: Stream, data: bytes, *, end: bool) -> bool:
         """Send octets as soon as windows, the transport and other streams allow."""
@@ -287,6 +297,7 @@ class Outgoing:
         """Return what is to be sent, once."""
         data = b"".join(self.out)
         self.out.clear()
+        self._unflushed = 0
         return data
 
     # Inside:
@@ -294,7 +305,6 @@ class Outgoing:
     def _run(self) -> None:
         """Let streams that wait take turns, a frame each, as far as windows and transport allow."""
         waiting = self._waiting
-        sent = 0
         while waiting and not self.blocked:
             stream = next(iter(waiting))
             pending = stream.pending
@@ -317,7 +327,6 @@ class Outgoing:
             tail = stream.tail
             last = not pending and tail == ()
             self._write_data(stream, piece, end=last)
-            sent += size
             if pending:
                 waiting[stream] = None
             elif last:
@@ -328,9 +337,6 @@ class Outgoing:
             if stream.full and stream.pending_size <= PENDING_LOW:
                 stream.full = False
                 self._events.writable(stream)
-            if sent >= FLUSH_SIZE:
-                sent = 0
-                self._events.flush()
 
     def _remote_done(self, stream: Stream) -> None:
         stream.state |= REMOTE_DONE

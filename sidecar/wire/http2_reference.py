@@ -47,7 +47,6 @@ from sidecar.wire.http2_outgoing import (
     CONNECTION_WINDOW,
     MAX_STREAMS,
     STREAM_WINDOW,
-    WINDOWS_PER_FRAME,
 )
 from sidecar.wire.http2_stream import BrokenError, Events, Stream
 
@@ -278,11 +277,8 @@ class ReferenceLink(Incoming):
         self._say(self._connection.send_headers, stream.id, headers, end_stream=end)
 
     def _write_data(self, stream: Stream, data: bytes | memoryview, *, end: bool) -> None:
-        size = len(data)
-        stream.send_window -= size
-        self._send_window -= size
-        self._window_updates += WINDOWS_PER_FRAME
         self._say(self._connection.send_data, stream.id, data, end_stream=end)
+        self._count(stream, len(data))
 
     def _grant(self, stream: Stream) -> None:
         credit, stream.credit = stream.credit, 0
