@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core import pool
 from sidecar.core.http2_connection import Http2Connection
-from sidecar.errors import DownstreamError, IdentityError, UpstreamError
+from sidecar.errors import DownstreamError, SidecarError, UpstreamError
 from sidecar.wire.fields import SPELLING
 from sidecar.wire.http2_fields import request_fields
 from sidecar.wire.http2_frames import (
     ALPN_SIDECAR,
     CANCEL,
+    INTERNAL_ERROR,
     NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
     error_name,
 )
+from sidecar.wire.http2_stream import Http2Link, Stream
 from sidecar.wire.websocket import accept
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from sidecar.core.plan import ClusterPlan
     from sidecar.core.types import Engine
     from sidecar.wire.fields import Field, Fields, ResponseHead
-    from sidecar.wire.http2_stream import Http2Link, Stream
 
 MAX_INTERIM: Final = 16  # 1xx responses before the final one; more is a flood
 PEER_KEEPALIVE: Final = 10.0  # seconds of silence before a sidecar is asked for a sign of life
@@ -40,15 +41,16 @@ class Http2Client(Http2Connection):
     __slots__ = (
         "asked",
         "cluster",
+        "early",
         "endpoint",
         "generation",
+        "is_settled",
         "keepalive",
         "kind",
         "leaving",
         "owner",
         "secure",
         "spells",
-        "upgrades",
         "used",
     )
 
@@ -69,12 +71,13 @@ class Http2Client(Http2Connection):
         self.owner = owner  # the only one it is for (PROXY protocol); None: whoever waits
         self.generation: Final = cluster.state.generation
         self.leaving = False  # takes no further requests; closes when it has none left
-        self.asked = False  # a PING is on its way
+        self.asked = 0.0  # when the last PING went: anything heard since is a sign of life
         self.keepalive = cluster.http2.keepalive
         self.secure = False
         self.spells = False  # the peer is a sidecar that puts names back as they were
-        self.upgrades: list[Http2Attempt] | None = []  # that wait for SETTINGS; None: they came
         self.used = 0
+        self.is_settled = False  # the endpoint's SETTINGS are there
+        self.early: list[Http2Attempt] = []  # tunnels that wait for them
 
     @property
     def alpn(self) -> str:
@@ -113,7 +116,12 @@ class Http2Client(Http2Connection):
     @property
     def is_unused(self) -> bool:
         """It carries no request."""
-        return not self.link.streams and not self.upgrades
+        return not self.link.streams and not self.early
+
+    @property
+    def room(self) -> int:
+        """How many more it could carry."""
+        return self.link.room - len(self.early)
 
     def join(self) -> None:
         """Be among those that have room."""
@@ -122,13 +130,13 @@ class Http2Client(Http2Connection):
             idle.append(self)
 
     def lease(self) -> Http2Attempt:
-        """Return one stream; leave the pool with the last one that the peer allows."""
+        """Return one stream, to be begun at once; leave the pool with the last one allowed."""
         attempt = Http2Attempt(self)
         self.used += 1
         limit = self.cluster.max_requests_per_connection
         if 0 < limit <= self.used or self.cluster.proxy_protocol != "off":
             self.leaving = True
-        if self.leaving or self.link.room <= 0:
+        if self.leaving or self.room <= 1:
             self._leave()
         return attempt
 
@@ -142,14 +150,11 @@ class Http2Client(Http2Connection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
-        self.is_open = False
-        self.leaving = True
         self.timer.stop()
-        self._leave()
-        if isinstance(exc, IdentityError):  # the TLS layer knows better
-            self._lose_all(exc.code, exc.detail)
+        if isinstance(exc, SidecarError):  # the TLS layer knows better
+            self._lose(exc.code, exc.detail)
         else:
-            self._lose_all("", "" if exc is None else type(exc).__name__)
+            self._lose("", "" if exc is None else type(exc).__name__)
         pool.gone(self.engine, self.cluster, self.endpoint)
 
     # The link says:
@@ -167,6 +172,8 @@ class Http2Client(Http2Connection):
             attempt.headers(fields, end=end)
         except DownstreamError as error:
             self.link.fault(stream, PROTOCOL_ERROR, str(error))
+        except Exception as error:  # noqa: BLE001 - a bug may end an exchange, not those beside it
+            self._end_by_bug(attempt, error)
 
     def data(self, stream: Stream, data: bytes, *, end: bool) -> None:
         """Octets of a response's body."""
@@ -177,13 +184,15 @@ class Http2Client(Http2Connection):
         if not attempt.answered:
             self.link.fault(stream, PROTOCOL_ERROR, "DATA before the head")
             return
-        if data:
-            exchange.response_data(data)
-        if end and attempt.exchange is exchange:
-            if attempt.tunnel:
+        try:
+            if data:
+                exchange.response_data(data)
+            if end and attempt.tunnel:
                 exchange.response_half()
-            else:
+            elif end:
                 exchange.response_end(None)
+        except Exception as error:  # noqa: BLE001 - as in `headers`
+            self._end_by_bug(attempt, error)
 
     def ended_early(self, stream: Stream, code: int, detail: str) -> None:
         """The endpoint has reset the stream, or was reset for what it did."""
@@ -194,8 +203,8 @@ class Http2Client(Http2Connection):
             return
         if code == REFUSED_STREAM and not attempt.answered:
             exchange.upstream_lost(UpstreamError("upstream-refused", detail, sent=False))
-        elif code == NO_ERROR and attempt.answered and exchange.response_done:
-            return
+        elif code == NO_ERROR and exchange.response_done:
+            exchange.response_end(None)  # of a tunnel: it wants to hear no more either
         elif detail.startswith("reset by the peer"):
             exchange.reset_code = code
             exchange.upstream_lost(UpstreamError("upstream-reset", detail, sent=True))
@@ -210,11 +219,13 @@ class Http2Client(Http2Connection):
 
     def settled(self) -> None:
         """The endpoint's SETTINGS are there: it may allow more streams than we thought, or fewer."""
-        upgrades, self.upgrades = self.upgrades, None
-        for attempt in upgrades or ():
-            attempt.go_on()
+        self.is_settled = True
+        early, self.early = self.early, []
+        for attempt in early:
+            assert attempt.exchange is not None
+            attempt.request(attempt.exchange, b"", end=True)
         if not self.leaving:
-            if self.link.room > 0:
+            if self.room > 0:
                 pool.free(self.cluster, self.endpoint.pools[self.kind], self)
             else:
                 self._leave()
@@ -224,60 +235,56 @@ class Http2Client(Http2Connection):
         self.leaving = True
         self._leave()
         detail = f"GOAWAY {error_name(code)} {text[:60].decode('latin-1')}".rstrip()
-        for stream in tuple(self.link.streams.values()):
-            if stream.id > last:
-                attempt: Http2Attempt = stream.user
-                self.link.reset(stream, CANCEL)
+        for attempt in self._attempts():
+            if attempt.stream.id > last:
+                self.link.reset(attempt.stream, CANCEL)
                 exchange, attempt.exchange = attempt.exchange, None
                 if exchange is not None:
                     exchange.upstream_lost(UpstreamError("upstream-refused", detail, sent=False))
         self._maybe_done()
 
     def pong(self) -> None:
-        """The endpoint lives."""
-        self.asked = False
+        """The endpoint lives, as whatever it sends says."""
 
     def broken(self, code: int, detail: str) -> None:
         """The endpoint has broken the protocol: nothing more can be read."""
-        self.leaving = True
-        self._leave()
-        self._lose_all("upstream-protocol", detail)
+        self._lose("upstream-protocol", detail)
         self.shut()
 
     # Time says:
 
+    @property
+    def patience(self) -> float:
+        """As long as it might have rested."""
+        return self.cluster.idle_timeout
+
     def due(self, now: float) -> None:
         """The timer has come up: it was idle too long, or silent too long."""
-        link = self.link
-        if self.asked:
-            self._lose_all("upstream-closed", "no answer to a PING")
+        if not self.is_open:
             self.abort()
         elif self.is_unused:
-            if now - self.heard >= self.cluster.idle_timeout:
-                self.retire()
-            else:
-                self._arm_idle()
+            self.retire()
+        elif self.heard < self.asked:
+            self._lose("upstream-closed", "no answer to a PING")
+            self.abort()
         elif self.keepalive:
             if now - self.heard >= self.keepalive:
-                self.asked = True
-                link.ping()
+                self.asked = now
+                self.link.ping()
                 self.mark()
-                self.engine.wheel.arm(self.timer, now + self.cluster.http2.keepalive_timeout)
+                self.arm(self.cluster.http2.keepalive_timeout)
             else:
                 self.engine.wheel.arm(self.timer, self.heard + self.keepalive)
 
     # Inside:
 
     def watch(self) -> None:
-        """A request is under way: look for a sign of life."""
-        if self.keepalive:
-            wheel = self.engine.wheel
-            wheel.arm(self.timer, self.engine.now() + self.keepalive)
+        """A request is under way: look for a sign of life, from the first of them on."""
+        if self.keepalive and len(self.link.streams) == 1:
+            self.arm(self.keepalive)
 
     def _arm_idle(self) -> None:
-        timeout = self.cluster.idle_timeout
-        if timeout:
-            self.engine.wheel.arm(self.timer, self.engine.now() + timeout)
+        self.engine.wheel.arm(self.timer, self.engine.now() + self.cluster.idle_timeout)
 
     def stream_over(self) -> None:
         """An attempt is over."""
@@ -290,8 +297,16 @@ class Http2Client(Http2Connection):
             return
         if self.is_unused:
             self._arm_idle()
-        if self.link.room > 0:
+        if self.room > 0:
             pool.free(self.cluster, self.endpoint.pools[self.kind], self)
+
+    def _end_by_bug(self, attempt: Http2Attempt, error: Exception) -> None:
+        self.engine.bug(self.where, error)
+        exchange, attempt.exchange = attempt.exchange, None
+        self.link.reset(attempt.stream, INTERNAL_ERROR)
+        self.stream_over()
+        if exchange is not None:
+            exchange.upstream_lost(UpstreamError("internal-error", "", sent=True))
 
     def _leave(self) -> None:
         idle = self.endpoint.pools[self.kind].idle
@@ -303,10 +318,12 @@ class Http2Client(Http2Connection):
             self.link.go_away()
             self.shut()
 
-    def _lose_all(self, code: str, detail: str) -> None:
-        upgrades, self.upgrades = self.upgrades, None
-        attempts = [stream.user for stream in self.link.streams.values()]
-        for attempt in (*attempts, *(upgrades or ())):
+    def _lose(self, code: str, detail: str) -> None:
+        """Every stream is lost; nobody who tries again may come back to this connection."""
+        self.is_open = False
+        self.leaving = True
+        self._leave()
+        for attempt in self._attempts():
             exchange, attempt.exchange = attempt.exchange, None
             if exchange is not None:
                 why = code
@@ -316,6 +333,13 @@ class Http2Client(Http2Connection):
                         why = "reused-closed"
                 exchange.upstream_lost(UpstreamError(why, detail, sent=True))
         self.link.streams.clear()
+        self.early.clear()
+
+    def _attempts(self) -> list[Http2Attempt]:
+        return [stream.user for stream in self.link.streams.values()] + self.early
+
+
+_NONE: Final = Stream(0, 0, 0)  # before the request is sent; 0 is nobody's number
 
 
 @final
@@ -327,8 +351,7 @@ class Http2Attempt:
     def __init__(self, connection: Http2Client) -> None:
         self.connection: Final = connection
         self.link: Final[Http2Link] = connection.link
-        self.stream = connection.link.open()
-        self.stream.user = self
+        self.stream = _NONE
         self.exchange: Exchange | None = None
         self.answered = False
         self.tunnel = False
@@ -337,20 +360,22 @@ class Http2Attempt:
     def request(self, exchange: Exchange, body: bytes, *, end: bool) -> None:
         """Send the request's head, and what there is of its body."""
         head = exchange.head
-        connection, link, stream = self.connection, self.link, self.stream
+        connection, link = self.connection, self.link
         self.exchange = exchange
         if head.upgrade is not None:
-            if connection.upgrades is not None:
-                # Whether it takes an upgrade only its SETTINGS tell; the stream's number is taken
-                # back, since others may begin meanwhile (RFC 9113 §5.1.1).
-                connection.upgrades.append(self)
-                link.reset(stream, CANCEL)
+            if not connection.is_settled:
+                connection.early.append(self)  # only they say whether it may (RFC 8441 §3)
                 return
             if not link.connect_protocol:
                 self._fail("upstream-no-upgrade", "the endpoint has no extended CONNECT (RFC 8441)")
                 return
             end = False
+        stream = self.stream = link.open()
+        stream.user = self
         fields = request_fields(head, secure=connection.secure)
+        endpoint = connection.endpoint
+        if not head.authority and endpoint.host:  # HTTP/1.0 may say none; HTTP/2 had better
+            fields.append((b":authority", endpoint.address.encode()))
         pairs = head.as_pairs()
         if head.pairs is None:
             fields += [p for p in pairs if p[0] != b"host"]
@@ -370,14 +395,6 @@ class Http2Attempt:
             link.end(stream, trailers.as_pairs())
         connection.watch()
         connection.mark()
-
-    def go_on(self) -> None:
-        """The SETTINGS that an upgrade has waited for are there."""
-        exchange = self.exchange
-        if exchange is not None:
-            self.stream = self.link.open()
-            self.stream.user = self
-            self.request(exchange, b"", end=True)
 
     def write(self, data: bytes) -> None:
         """Send more of the body."""
@@ -401,17 +418,11 @@ class Http2Attempt:
 
     def release(self) -> None:
         """The exchange is over; what is left of the stream is of no use."""
-        self.exchange = None
-        if self.stream.state != 3:
-            self.link.reset(self.stream, NO_ERROR if self.answered else CANCEL)
-        self.connection.stream_over()
+        self._end(NO_ERROR)
 
     def close(self) -> None:
         """End the attempt at once; nobody is told."""
-        self.exchange = None
-        if self.stream.state != 3:
-            self.link.reset(self.stream, CANCEL)
-        self.connection.stream_over()
+        self._end(CANCEL)
 
     def headers(self, fields: list[Field], *, end: bool) -> None:
         """An interim response, the response's head, or trailers.
@@ -424,6 +435,8 @@ class Http2Attempt:
             return
         reader = self.connection.cluster.fields
         if self.answered:
+            if self.tunnel:
+                raise DownstreamError("bad-trailer", "trailers of a tunnel")  # RFC 9113 §8.5
             if not end:
                 raise DownstreamError("bad-trailer", "trailers that do not end the stream")
             exchange.response_end(reader.trailers(fields))
@@ -437,10 +450,14 @@ class Http2Attempt:
             self._interim(exchange, head)
             return
         self.answered = True
-        if head.length is not None and not end and exchange.head.method != b"HEAD":
+        if head.length is not None and not end:
             self.stream.expected = head.length
-        if exchange.head.upgrade is not None and head.status == 200:
+        if exchange.head.upgrade is not None and head.status < 300:
             self._opened(exchange, head)
+            exchange.response(head, b"", end=False)
+            if end:
+                exchange.response_half()
+            return
         exchange.response(head, b"", end=end)
 
     def _interim(self, exchange: Exchange, head: ResponseHead) -> None:
@@ -453,13 +470,22 @@ class Http2Attempt:
     def _opened(self, exchange: Exchange, head: ResponseHead) -> None:
         """A tunnel is open: say it as HTTP/1.1 does (RFC 8441 §5)."""
         self.tunnel = True
-        head.status = 101
+        head.status, head.reason = 101, b"Switching Protocols"
+        head.remove(b"content-length")
         head.upgrade = exchange.head.upgrade
         head.length = None
         self.stream.expected = -1
         key = exchange.head.get(b"sec-websocket-key")
         if key is not None and head.get(b"sec-websocket-accept") is None:
             head.add(b"sec-websocket-accept", accept(key))
+
+    def _end(self, code: int) -> None:
+        self.exchange = None
+        early = self.connection.early
+        if self in early:
+            early.remove(self)
+        self.link.reset(self.stream, code)  # if it is still there
+        self.connection.stream_over()
 
     def _fail(self, code: str, detail: str) -> None:
         exchange, self.exchange = self.exchange, None

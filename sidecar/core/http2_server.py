@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sidecar.wire.http2_stream import Http2Link, Stream
 
 DRAIN_WAIT: Final = 1.0  # seconds for the answer to our PING before the second GOAWAY (§6.8)
-TUNNEL_AHEAD: Final = 65536  # octets that a caller may send into a tunnel that is not yet open
 
 
 @final
@@ -88,8 +87,12 @@ class Http2Server(Http2Connection):
             stream.expected = head.length
         if head.upgrade is not None:
             side.ahead = []
+            side.ahead_end = end
         exchange = side.exchange = Exchange(self.engine, plan, self.caller, side, head)
-        exchange.begin(b"", end=end or head.upgrade is not None)
+        try:
+            exchange.begin(b"", end=end or head.upgrade is not None)
+        except Exception as error:  # noqa: BLE001 - a bug may end an exchange, not those beside it
+            self.end_by_bug(side, error)
 
     def headers(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
         """Trailers."""
@@ -97,12 +100,15 @@ class Http2Server(Http2Connection):
         exchange = side.exchange if side is not None else None
         if exchange is None:
             return
+        if exchange.head.upgrade is not None:
+            self.link.fault(stream, PROTOCOL_ERROR, "trailers of a tunnel")  # RFC 9113 §8.5
+            return
         try:
             trailers = self.listener.plan.fields.trailers(fields)
         except DownstreamError as error:
             self.link.fault(stream, PROTOCOL_ERROR, str(error))
             return
-        exchange.request_end(trailers)
+        self._body(stream.user, exchange, b"", trailers, end=True)
 
     def data(self, stream: Stream, data: bytes, *, end: bool) -> None:
         """Octets of a request's body."""
@@ -112,14 +118,26 @@ class Http2Server(Http2Connection):
         if side.ahead is not None:
             side.hold(data, end=end)
             return
-        exchange = side.exchange
+        self._body(side, side.exchange, data, None, end=end)
+
+    def _body(
+        self,
+        side: Http2Side,
+        exchange: Exchange,
+        data: bytes,
+        trailers: Fields | None,
+        *,
+        end: bool,
+    ) -> None:
         try:
             if data:
                 exchange.request_data(data)
-        except DownstreamError as error:
-            self.link.fault(stream, PROTOCOL_ERROR, str(error))
-        if end and side.exchange is exchange:
-            exchange.request_end(None)
+            if end:
+                exchange.request_end(trailers)
+        except DownstreamError as error:  # of gRPC-Web
+            self.link.fault(side.stream, PROTOCOL_ERROR, str(error))
+        except Exception as error:  # noqa: BLE001 - as in `opened`
+            self.end_by_bug(side, error)
 
     def ended_early(self, stream: Stream, code: int, detail: str) -> None:
         """The caller has reset the stream, or was reset for what it did."""
@@ -162,6 +180,11 @@ class Http2Server(Http2Connection):
 
     # The listener says:
 
+    @property
+    def patience(self) -> float:
+        """As long as a stream may stand still."""
+        return self.listener.plan.stream_idle_timeout
+
     def drain(self) -> None:
         """Announce the end, take what is on its way, finish it, close (§6.8)."""
         if self.drained or not self.is_open:
@@ -170,11 +193,13 @@ class Http2Server(Http2Connection):
         self.link.go_away(soon=True)
         self.link.ping()
         self.mark()
-        self._arm(DRAIN_WAIT)
+        self.arm(DRAIN_WAIT)
 
     def due(self, now: float) -> None:
         """The timer has come up."""
-        if self.drained == 1:
+        if not self.is_open:
+            self.abort()
+        elif self.drained == 1:
             self._drain_now()
         elif any(s.user is not None and s.user.exchange for s in self.link.streams.values()):
             self._rest()
@@ -203,13 +228,16 @@ class Http2Server(Http2Connection):
             self._maybe_done()
 
     def _rest(self) -> None:
-        self._arm(self.listener.plan.idle_timeout)
+        self.arm(self.listener.plan.idle_timeout)
 
-    def _arm(self, seconds: float) -> None:
-        if seconds:
-            self.engine.wheel.arm(self.timer, self.engine.now() + seconds)
-        else:
-            self.timer.stop()
+    def end_by_bug(self, side: Http2Side, error: Exception) -> None:
+        """Something raised that should not: the exchange ends, those beside it do not."""
+        self.engine.bug(self.where, error)
+        exchange, side.exchange = side.exchange, None
+        self.link.reset(side.stream, INTERNAL_ERROR)
+        if exchange is not None:
+            exchange.downstream_lost("internal-error")
+        self.finished()
 
     def _refuse(self, stream: Stream, error: DownstreamError) -> None:
         """Answer a request that no exchange may see; a malformed one is reset (§8.1.1)."""
@@ -258,7 +286,10 @@ class Http2Side:
 
     def _due(self, now: float) -> None:
         if self.exchange is not None:
-            self.exchange.due(now)
+            try:
+                self.exchange.due(now)
+            except Exception as error:  # noqa: BLE001 - it would never be due again
+                self.connection.end_by_bug(self, error)
 
     def respond(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
         """Send the response's head, and the first of its body."""
@@ -268,15 +299,15 @@ class Http2Side:
         if status == 101:
             status = 200  # an open tunnel (RFC 8441 §4)
             pairs = [p for p in pairs if p[0] != b"sec-websocket-accept"]
-        elif connection.spells:
+        if connection.spells:
             names = head.spelled()
             if names:
                 pairs = [*pairs, (SPELLING, names)]
         link.send_headers(stream, [status_field(status), *pairs], end=end and not body)
         if body and link.send_data(stream, body, end=end) and self.exchange is not None:
             self.exchange.downstream_full()
-        if head.status == 101 and self.ahead is not None:
-            self._open_tunnel()
+        if head.status == 101 and self.ahead is not None and self.exchange is not None:
+            self._open_tunnel(self.exchange, self.ahead)
         connection.mark()
 
     def inform(self, head: ResponseHead) -> None:
@@ -341,18 +372,17 @@ class Http2Side:
     def hold(self, data: bytes, *, end: bool) -> None:
         """Keep what comes into a tunnel before the endpoint has agreed to it."""
         assert self.ahead is not None
-        self.ahead.append(data)
-        self.ahead_end = self.ahead_end or end
+        if data:
+            self.ahead.append(data)
+        self.ahead_end = end
         self.link.pause(self.stream)
 
-    def _open_tunnel(self) -> None:
-        ahead, self.ahead = self.ahead, None
-        exchange = self.exchange
-        if exchange is None or ahead is None:
-            return
-        data = b"".join(ahead)
-        if data:
-            exchange.request_data(data)
-        if self.ahead_end and self.exchange is exchange:
+    def _open_tunnel(self, exchange: Exchange, ahead: list[bytes]) -> None:
+        self.ahead = None
+        self.stream.paused = False
+        if ahead:
+            exchange.request_data(b"".join(ahead))
+        if not self.stream.paused:  # it may have filled the endpoint's side
+            self.resume()
+        if self.ahead_end:
             exchange.request_end(None)
-        self.resume()
