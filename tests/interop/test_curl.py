@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,26 +57,10 @@ class Curl:
         return Answer(int(status), lines, body.read_bytes())
 
 
-@pytest.fixture(scope="module")
-def apps() -> Iterator[dict[str, App]]:
-    with python("tests.interop.origin") as ports:
-        yield {"h1": App(ports["http1"], http2=False), "h2": App(ports["http2"])}
-
-
-@pytest.fixture(scope="module")
-def front(
-    request: pytest.FixtureRequest,
-    apps: dict[str, App],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Front]:
-    with way(request.param, [*apps.values()], tmp_path_factory.mktemp("way")) as found:
-        yield found
-
-
 @pytest.fixture
-def curl(front: Front, apps: dict[str, App], pair: str, tmp_path: Path) -> Curl:
+def curl(front: Front, origin: dict[str, App], pair: str, tmp_path: Path) -> Curl:
     spoken, app = pair.split("-")
-    return Curl(front.ports[apps[app]], SPOKEN[spoken], tmp_path)
+    return Curl(front.ports[origin[app]], SPOKEN[spoken], tmp_path)
 
 
 # What curl speaks, what the app speaks; nobody translates on the direct way.
@@ -87,9 +71,7 @@ LINES = [
     for app in SPOKEN
     if name != "direct" or spoken == app
 ]
-over_all_lines = pytest.mark.parametrize(
-    ("front", "pair"), LINES, indirect=["front"], scope="module"
-)
+over_all_lines = pytest.mark.parametrize(("front", "pair"), LINES, indirect=["front"])
 
 
 def get(curl: Curl) -> None:
@@ -182,7 +164,6 @@ def test_curl_gets_what_the_app_said(curl: Curl, case: Callable[[Curl], None]) -
     ("front", "pair"),
     [line for line in LINES if line[0] in ("sidecar", "pair")],
     indirect=["front"],
-    scope="module",
 )
 def test_a_large_body_goes_up_and_down_at_once(curl: Curl, tmp_path: Path) -> None:
     path = tmp_path / "large"
@@ -200,10 +181,10 @@ def test_a_large_body_goes_up_and_down_at_once(curl: Curl, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("flag", "version"), [("--http1.1", "1.1"), ("--http2", "2")])
 def test_alpn_chooses_what_an_inbound_listener_speaks(
-    apps: dict[str, App], tmp_path: Path, flag: str, version: str
+    origin: dict[str, App], tmp_path: Path, flag: str, version: str
 ) -> None:
     program = need("curl")
-    with way("inbound", [apps["h1"]], tmp_path) as front:
+    with way("inbound", [origin["h1"]], tmp_path) as front:
         pem = front.material
         shown = ("--cert", pem / "certificate.pem", "--key", pem / "key.pem")
         # -k: a SPIFFE ID is no host name; who is there is the business of other tests.
@@ -217,7 +198,7 @@ def test_alpn_chooses_what_an_inbound_listener_speaks(
             "-w",
             "%{http_version} %{http_code}",
         )
-        url = f"https://127.0.0.1:{front.ports[apps['h1']]}/echo"
+        url = f"https://127.0.0.1:{front.ports[origin['h1']]}/echo"
         assert run(program, *always, flag, *shown, url) == f"{version} 200"
 
 

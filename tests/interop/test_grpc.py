@@ -256,7 +256,7 @@ def passing(port: int, to: int) -> Server:
     return Server(port, "http2", f"client_max_body_size 0; {pass_on}")
 
 
-@pytest.mark.parametrize(("caller", "server"), PAIRS, ids="-to-".join)
+@pytest.mark.parametrize(("caller", "server"), PAIRS)
 @pytest.mark.parametrize("first", ["nginx", "sidecar"])
 def test_nginx_passes_grpc_to_us_and_from_us(
     apps: dict[str, App], first: str, caller: str, server: str, tmp_path: Path

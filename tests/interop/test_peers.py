@@ -114,33 +114,26 @@ async def test_an_upgrade_that_a_server_lacks_harms_no_other_stream(behind: Behi
 # --- ready-made clients before us --------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def origin() -> Iterator[dict[str, App]]:
-    with python("tests.interop.origin") as ports:
-        yield {"h1": App(ports["http1"], http2=False), "h2": App(ports["http2"])}
+over_ours = pytest.mark.parametrize(
+    ("front", "app"),
+    [(name, app) for name in OURS for app in ("h1", "h2")],
+    indirect=["front"],
+)
 
 
-@pytest.fixture(scope="module", params=OURS)
-def front(
-    request: pytest.FixtureRequest,
-    origin: dict[str, App],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Front]:
-    with way(request.param, [*origin.values()], tmp_path_factory.mktemp("way")) as found:
-        yield found
+@pytest.fixture
+def url(front: Front, origin: dict[str, App], app: str) -> str:
+    return f"http://127.0.0.1:{front.ports[origin[app]]}"
 
 
-@pytest.fixture(params=["h1", "h2"])
-def url(request: pytest.FixtureRequest, front: Front, origin: dict[str, App]) -> str:
-    return f"http://127.0.0.1:{front.ports[origin[request.param]]}"
-
-
+@over_ours
 def test_nghttp_reads_many_through_small_windows(url: str) -> None:
     program = need("nghttp")
     said = run(program, "-s", "-n", "-w", "10", "-W", "16", "-m", "30", f"{url}/bytes/50000")
     assert len(re.findall(r" 200 +48K /bytes/50000$", said, re.MULTILINE)) == 30, said
 
 
+@over_ours
 def test_nghttp_sends_a_body_and_trailers(url: str, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.write_bytes(FILE)
@@ -155,6 +148,7 @@ def test_nghttp_sends_a_body_and_trailers(url: str, tmp_path: Path) -> None:
             assert ["x-checked", "yes"] in told["trailers"]
 
 
+@over_ours
 def test_httpx_speaks_http2_without_being_told_twice(url: str) -> None:
     with httpx.Client(http1=False, http2=True, trust_env=False, timeout=20) as caller:
         for number in range(20):
@@ -170,6 +164,7 @@ def load(count: int, *arguments: str) -> None:
     assert wanted in said, said
 
 
+@over_ours
 def test_h2load_sees_no_failure(url: str) -> None:
     load(1000, "-c", "10", "-m", "20", f"{url}/bytes/2000")
     load(300, "-c", "5", "--h1", f"{url}/bytes/2000")

@@ -4,14 +4,12 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.interop.h2_end import End, ResetError, Stream, calling, find, request
 from tests.interop.origin import GOODBYE, digest
-from tests.interop.peer import python
 from tests.interop.way import WAYS, App, Front, way
 
 MIB = 2**20
@@ -20,27 +18,9 @@ STALLED = 24
 """Enough that, at 64 KiB each, what they hold is more than a connection's usual window of 1 MiB."""
 
 
-@pytest.fixture(scope="module")
-def apps() -> Iterator[dict[str, App]]:
-    with python("tests.interop.origin") as ports:
-        yield {"h1": App(ports["http1"], http2=False), "h2": App(ports["http2"])}
-
-
-@pytest.fixture(scope="module")
-def front(
-    request: pytest.FixtureRequest,
-    apps: dict[str, App],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Front]:
-    with way(request.param, [*apps.values()], tmp_path_factory.mktemp("way")) as found:
-        yield found
-
-
 # What the app speaks; the caller speaks HTTP/2.
 LINES = [(name, app) for name in WAYS for app in ("h1", "h2") if (name, app) != ("direct", "h1")]
-over_all_lines = pytest.mark.parametrize(
-    ("front", "app"), LINES, indirect=["front"], scope="module"
-)
+over_all_lines = pytest.mark.parametrize(("front", "app"), LINES, indirect=["front"])
 
 
 async def check_bulk(stream: Stream) -> None:
@@ -54,9 +34,9 @@ async def check_bulk(stream: Stream) -> None:
 
 @over_all_lines
 async def test_streams_nobody_reads_do_not_hold_up_the_others(
-    front: Front, apps: dict[str, App], app: str
+    front: Front, origin: dict[str, App], app: str
 ) -> None:
-    async with calling(front.ports[apps[app]]) as end:
+    async with calling(front.ports[origin[app]]) as end:
         path = f"/bytes/{BULK}"
         slow = [end.open(request("GET", path)) for _ in range(STALLED)]
         for stream in slow:
@@ -71,10 +51,10 @@ async def test_streams_nobody_reads_do_not_hold_up_the_others(
 
 @over_all_lines
 async def test_uploads_nobody_reads_do_not_hold_up_the_others(
-    front: Front, apps: dict[str, App], app: str
+    front: Front, origin: dict[str, App], app: str
 ) -> None:
     gate = os.urandom(8).hex()
-    async with calling(front.ports[apps[app]]) as end, asyncio.TaskGroup() as group:
+    async with calling(front.ports[origin[app]]) as end, asyncio.TaskGroup() as group:
         slow = [end.open(request("POST", f"/stall/{gate}"), end=False) for _ in range(STALLED)]
         for stream in slow:  # each goes as far as the windows let it
             group.create_task(stream.send(bytes(MIB), end=True))
@@ -89,8 +69,8 @@ async def test_uploads_nobody_reads_do_not_hold_up_the_others(
 
 
 @over_all_lines
-async def test_trailers_go_up_and_come_down(front: Front, apps: dict[str, App], app: str) -> None:
-    async with calling(front.ports[apps[app]]) as end:
+async def test_trailers_go_up_and_come_down(front: Front, origin: dict[str, App], app: str) -> None:
+    async with calling(front.ports[origin[app]]) as end:
         stream = end.open(request("POST", "/echo", ("te", "trailers")), end=False)
         await stream.send(b"hello")
         stream.send_head([(b"x-checked", b"yes")], end=True)
@@ -125,8 +105,8 @@ def websocket(end: End) -> Stream:
 
 
 @over_all_lines
-async def test_a_websocket_crosses(front: Front, apps: dict[str, App], app: str) -> None:
-    async with calling(front.ports[apps[app]]) as end:
+async def test_a_websocket_crosses(front: Front, origin: dict[str, App], app: str) -> None:
+    async with calling(front.ports[origin[app]]) as end:
         # What an endpoint takes is known when its SETTINGS are there; so not as the first request.
         assert find(await end.open(request("GET", "/echo")).head(), b":status") == b"200"
         with contextlib.suppress(*RUDE.get((front.name, app), ())):
@@ -135,8 +115,8 @@ async def test_a_websocket_crosses(front: Front, apps: dict[str, App], app: str)
 
 @pytest.mark.parametrize("name", ["sidecar", "pair"])
 async def test_a_websocket_may_be_the_first_request(
-    name: str, apps: dict[str, App], tmp_path: Path
+    name: str, origin: dict[str, App], tmp_path: Path
 ) -> None:
-    with way(name, [apps["h2"]], tmp_path) as front:
-        async with calling(front.ports[apps["h2"]]) as end:
+    with way(name, [origin["h2"]], tmp_path) as front:
+        async with calling(front.ports[origin["h2"]]) as end:
             await check_websocket(websocket(end))
