@@ -25,6 +25,7 @@ from sidecar.errors import UpstreamError
 from sidecar.model.snapshot import Snapshot
 from sidecar.runtime.listener import Front
 from sidecar.sources.decode import decode
+from tests.core.http2_peer import Peer
 from tests.core.transport import FakeTransport
 
 WRITE_HIGH: Final = 131072  # what runtime.dial sets on every connection
@@ -104,9 +105,14 @@ class Dial:
         self.address: Final = endpoint.address
         self.caller: Final = caller
 
-    def connect(self, *, stalled: bool = False) -> FakeTransport:
+    @property
+    def alpn(self) -> str:
+        """What would be offered under TLS."""
+        return self._protocol.alpn
+
+    def connect(self, *, stalled: bool = False, alpn: str | None = None) -> FakeTransport:
         """It comes about; `stalled`, to an endpoint that does not read."""
-        transport = FakeTransport(self._harness.soon, (self.address, 80))
+        transport = FakeTransport(self._harness.soon, (self.address, 80), alpn)
         if stalled:
             transport.stall()
         self._harness.begun.remove(self)
@@ -151,6 +157,7 @@ class Harness:
             draw=lambda: self.chance,
             random_bits=lambda bits: self.bits & (1 << bits) - 1,
             bug=lambda where, error: self.bugs.append(error),
+            later=self.soon,
         )
         self.engine.sinks = (self.sink,)
         plan = self._compile(**config)
@@ -232,13 +239,19 @@ class Harness:
     # The ends:
 
     def open(
-        self, data: bytes = b"", *, identity: str | None = None, host: str = "10.9.9.9"
+        self,
+        data: bytes = b"",
+        *,
+        identity: str | None = None,
+        host: str = "10.9.9.9",
+        alpn: str | None = None,
     ) -> FakeTransport:
         """A caller connects and sends `data`; with `identity`, over mTLS that is done already.
 
         Without a `host`, on a unix socket.
         """
-        transport = FakeTransport(self.soon, (host, 5000 + len(self.callers)) if host else "")
+        peer = (host, 5000 + len(self.callers)) if host else ""
+        transport = FakeTransport(self.soon, peer, alpn)
         self.callers.append(transport)
         if identity is None:
             protocol: Any = Front(self.listener)
@@ -261,6 +274,14 @@ class Harness:
     def fail(self, code: str = "connect-failed") -> None:
         """It does not."""
         self.begun[0].fail(code)
+
+    def call(self, alpn: str | None = None, **options: Any) -> Peer:
+        """A caller that speaks HTTP/2 connects."""
+        return Peer(self.open(alpn=alpn), caller=True, **options)
+
+    def serve(self, alpn: str | None = None, **options: Any) -> Peer:
+        """The connection that was asked for first comes about, to an endpoint of HTTP/2."""
+        return Peer(self.begun[0].connect(alpn=alpn), caller=False, **options)
 
     def _dial(
         self, cluster: ClusterPlan, endpoint: Endpoint, protocol: Dialled, caller: Caller | None

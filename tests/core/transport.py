@@ -22,10 +22,13 @@ class FakeTransport(asyncio.Transport):
     stream is told of the end once more.
     """
 
-    def __init__(self, soon: Soon, peer: tuple[str, int] | str = "") -> None:
+    def __init__(
+        self, soon: Soon, peer: tuple[str, int] | str = "", alpn: str | None = None
+    ) -> None:
         super().__init__()
         self._soon: Final = soon
         self._peer: Final = peer
+        self._alpn: Final = alpn  # what a handshake would have chosen
         self._protocol: asyncio.BaseProtocol | None = None
         self._incoming: Final[deque[bytes | object]] = deque()
         self._reading = True
@@ -209,7 +212,7 @@ class FakeTransport(asyncio.Transport):
         return len(self._unsent)
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        known = {"peername": self._peer, "sockname": ("127.0.0.1", 15001)}
+        known = {"peername": self._peer, "sockname": ("127.0.0.1", 15001), "alpn": self._alpn}
         return known.get(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
