@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from sidecar.core.types import Engine
 
 MAX_INTERIM: Final = 16  # 1xx responses before the final one; more is a flood
-
+# Without content such a request says so (RFC 9110 §8.6): some servers answer 411 if it does not.
+_CONTENT_EXPECTED: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 
 BodyReader = LengthReader | ChunkedReader | CloseReader
 
@@ -149,6 +150,13 @@ class Http1Client(asyncio.Protocol):
         else:
             chunked = self.chunked = head.length is None and head.upgrade is None
             lines = head.as_lines(host=head.authority, chunked=chunked)
+            if (
+                head.length == 0
+                and head.method in _CONTENT_EXPECTED
+                and not head.spelling
+                and b"content-length" not in head.found
+            ):
+                lines += b"Content-Length: 0\r\n"
         parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n", lines]
         parts += [b"%b: %b\r\n" % field for field in exchange.extra]
         if head.version == 10 and b"host" not in head.found:

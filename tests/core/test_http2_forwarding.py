@@ -391,3 +391,14 @@ def test_many_requests_share_a_connection_and_none_waits_for_another(make: Make)
     for index, stream in enumerate(streams):
         assert caller[stream].head[b"x-path"] == b"/%d" % index
     assert len(harness.dials) == 1
+
+
+@pytest.mark.parametrize("method", [b"POST", b"PUT", b"PATCH", b"GET", b"DELETE"])
+def test_a_request_without_a_body_says_so_to_http1(harness: Harness, method: bytes) -> None:
+    """RFC 9110 §8.6: who sends no content with a method that expects some says 0."""
+    caller = harness.call()
+    caller.ask(method)
+    length = b"Content-Length: 0\r\n" if method[0] == ord("P") else b""
+    assert harness.connect().take() == (
+        method + b" / HTTP/1.1\r\nHost: a\r\n" + length + OWN + b"\r\n"
+    )
