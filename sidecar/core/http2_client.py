@@ -437,7 +437,7 @@ class Http2Attempt:
             self._interim(exchange, head)
             return
         self.answered = True
-        if head.length is not None and not end and exchange.head.method != b"HEAD":
+        if head.length is not None and not end:
             self.stream.expected = head.length
         if exchange.head.upgrade is not None and head.status == 200:
             self._opened(exchange, head)

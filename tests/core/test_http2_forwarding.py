@@ -402,3 +402,16 @@ def test_a_request_without_a_body_says_so_to_http1(harness: Harness, method: byt
     assert harness.connect().take() == (
         method + b" / HTTP/1.1\r\nHost: a\r\n" + length + OWN + b"\r\n"
     )
+
+
+@pytest.mark.parametrize("name", BODILESS)
+def test_octets_behind_a_response_that_has_no_body_are_no_response(make: Make, name: str) -> None:
+    """They would be the next response to an HTTP/1 caller."""
+    method, status = BODILESS[name]
+    harness = make(**H2)
+    caller = harness.open(GET.replace(b"GET", method))
+    upstream = harness.serve()
+    upstream.answer(1, status, body=b"HTTP/1.1 200 OK\r\n\r\n")
+    assert caller.take().count(b"HTTP/1.1") == 1
+    assert upstream[1].reset == "PROTOCOL_ERROR"
+    assert harness.outcomes[0][:2] == (status, "upstream-protocol")
