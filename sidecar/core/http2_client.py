@@ -351,6 +351,9 @@ class Http2Attempt:
                 return
             end = False
         fields = request_fields(head, secure=connection.secure)
+        endpoint = connection.endpoint
+        if not head.authority and endpoint.host:  # HTTP/1.0 may say none; HTTP/2 had better
+            fields.append((b":authority", endpoint.address.encode()))
         pairs = head.as_pairs()
         if head.pairs is None:
             fields += [p for p in pairs if p[0] != b"host"]

@@ -415,3 +415,9 @@ def test_octets_behind_a_response_that_has_no_body_are_no_response(make: Make, n
     assert caller.take().count(b"HTTP/1.1") == 1
     assert upstream[1].reset == "PROTOCOL_ERROR"
     assert harness.outcomes[0][:2] == (status, "upstream-protocol")
+
+
+def test_a_request_that_names_no_host_names_the_endpoint(make: Make) -> None:
+    harness = make(**H2)
+    harness.open(b"GET / HTTP/1.0\r\n\r\n")
+    assert harness.serve()[1].head[b":authority"] == b"10.0.0.1:80"
