@@ -455,7 +455,7 @@ class Http1Server(asyncio.Protocol):
         if self.exchange is not None:
             try:
                 self.exchange.due(now)
-            except Exception as error:  # noqa: BLE001 - other timers of this tick must come up too
+            except Exception as error:  # noqa: BLE001 - it would never be due again
                 self._end_by_bug(error)
         elif self.state == HEAD and self.buffer:
             self._refuse(DownstreamError("request-head-timeout", "the head is not whole"))

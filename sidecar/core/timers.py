@@ -33,15 +33,17 @@ class Timer:
 class Wheel:
     """Buckets of timers by the tick in which they are due.
 
-    `wake(when)` asks the runtime to call `advance` at that moment (of the same clock as `now`).
+    `wake(when)` asks the runtime to call `advance` at that moment (of the same clock as `now`); `bug`
+    is told of a callback that raises, whose fault must not keep the others of its tick waiting.
     """
 
-    __slots__ = ("_buckets", "_heap", "_wake")
+    __slots__ = ("_buckets", "_heap", "_wake", "bug")
 
     def __init__(self, wake: Callable[[float], None]) -> None:
         self._buckets: Final[dict[int, list[Timer]]] = {}
         self._heap: Final[list[int]] = []
         self._wake: Final = wake
+        self.bug: Callable[[str, BaseException], None] = lambda where, error: None
 
     def arm(self, timer: Timer, deadline: float) -> None:
         """Make `timer` due at `deadline`, in place of what it was due at."""
@@ -74,7 +76,10 @@ class Wheel:
                 timer.slot = NEVER
                 if timer.deadline <= now:
                     timer.deadline = NEVER
-                    timer.callback(now)
+                    try:
+                        timer.callback(now)
+                    except Exception as error:  # noqa: BLE001 - see the class
+                        self.bug("timer", error)
                 elif timer.deadline != NEVER:
                     self._insert(timer, timer.deadline)
         if heap:

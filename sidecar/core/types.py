@@ -52,6 +52,7 @@ class Engine:
         self.draw: Final = draw
         self.random_bits: Final = random_bits
         self.bug: Final = bug
+        wheel.bug = bug
         self.later: Final = later
         self.sinks: tuple[Sink, ...] = ()
         self.identity = ""

@@ -121,3 +121,30 @@ def test_a_callback_may_arm_its_own_timer_again(bench: Bench) -> None:
 def test_an_empty_wheel_asks_for_nothing(bench: Bench) -> None:
     bench.wheel.advance(100.0)
     assert bench.wakes == []
+
+
+def test_a_callback_that_raises_keeps_no_other_waiting(bench: Bench) -> None:
+    bugs: list[tuple[str, str]] = []
+    bench.wheel.bug = lambda where, error: bugs.append((where, str(error)))
+
+    def broken(now: float) -> None:
+        raise ValueError("broken")
+
+    bench.wheel.arm(Timer(broken), 1.0)
+    bench.wheel.arm(bench.timer("same tick"), 1.0)
+    bench.wheel.arm(bench.timer("next"), 1.5)
+    bench.wheel.arm(bench.timer("later"), 3.0)
+    bench.wheel.advance(2.0)
+    assert [name for name, _ in bench.calls] == ["same tick", "next"]
+    assert bugs == [("timer", "broken")]
+    assert 3.0 <= bench.wakes[-1] <= 3.0 + 2 * TICK
+
+
+def test_a_wheel_without_an_engine_tells_nobody(bench: Bench) -> None:
+    def broken(now: float) -> None:
+        raise ValueError("broken")
+
+    bench.wheel.arm(Timer(broken), 1.0)
+    bench.wheel.arm(bench.timer("a"), 1.0)
+    bench.wheel.advance(2.0)
+    assert bench.calls == [("a", 2.0)]
