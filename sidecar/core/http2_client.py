@@ -12,6 +12,7 @@ from sidecar.wire.http2_fields import request_fields
 from sidecar.wire.http2_frames import (
     ALPN_SIDECAR,
     CANCEL,
+    INTERNAL_ERROR,
     NO_ERROR,
     PROTOCOL_ERROR,
     REFUSED_STREAM,
@@ -167,6 +168,8 @@ class Http2Client(Http2Connection):
             attempt.headers(fields, end=end)
         except DownstreamError as error:
             self.link.fault(stream, PROTOCOL_ERROR, str(error))
+        except Exception as error:  # noqa: BLE001 - a bug may end an exchange, not those beside it
+            self._end_by_bug(attempt, error)
 
     def data(self, stream: Stream, data: bytes, *, end: bool) -> None:
         """Octets of a response's body."""
@@ -177,13 +180,15 @@ class Http2Client(Http2Connection):
         if not attempt.answered:
             self.link.fault(stream, PROTOCOL_ERROR, "DATA before the head")
             return
-        if data:
-            exchange.response_data(data)
-        if end and attempt.exchange is exchange:
-            if attempt.tunnel:
+        try:
+            if data:
+                exchange.response_data(data)
+            if end and attempt.tunnel:
                 exchange.response_half()
-            else:
+            elif end:
                 exchange.response_end(None)
+        except Exception as error:  # noqa: BLE001 - as in `headers`
+            self._end_by_bug(attempt, error)
 
     def ended_early(self, stream: Stream, code: int, detail: str) -> None:
         """The endpoint has reset the stream, or was reset for what it did."""
@@ -292,6 +297,14 @@ class Http2Client(Http2Connection):
             self._arm_idle()
         if self.link.room > 0:
             pool.free(self.cluster, self.endpoint.pools[self.kind], self)
+
+    def _end_by_bug(self, attempt: Http2Attempt, error: Exception) -> None:
+        self.engine.bug(self.where, error)
+        exchange, attempt.exchange = attempt.exchange, None
+        self.link.reset(attempt.stream, INTERNAL_ERROR)
+        self.stream_over()
+        if exchange is not None:
+            exchange.upstream_lost(UpstreamError("internal-error", "", sent=True))
 
     def _leave(self) -> None:
         idle = self.endpoint.pools[self.kind].idle

@@ -89,7 +89,10 @@ class Http2Server(Http2Connection):
         if head.upgrade is not None:
             side.ahead = []
         exchange = side.exchange = Exchange(self.engine, plan, self.caller, side, head)
-        exchange.begin(b"", end=end or head.upgrade is not None)
+        try:
+            exchange.begin(b"", end=end or head.upgrade is not None)
+        except Exception as error:  # noqa: BLE001 - a bug may end an exchange, not those beside it
+            self.end_by_bug(side, error)
 
     def headers(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
         """Trailers."""
@@ -102,7 +105,7 @@ class Http2Server(Http2Connection):
         except DownstreamError as error:
             self.link.fault(stream, PROTOCOL_ERROR, str(error))
             return
-        exchange.request_end(trailers)
+        self._body(stream.user, exchange, b"", trailers, end=True)
 
     def data(self, stream: Stream, data: bytes, *, end: bool) -> None:
         """Octets of a request's body."""
@@ -112,14 +115,26 @@ class Http2Server(Http2Connection):
         if side.ahead is not None:
             side.hold(data, end=end)
             return
-        exchange = side.exchange
+        self._body(side, side.exchange, data, None, end=end)
+
+    def _body(
+        self,
+        side: Http2Side,
+        exchange: Exchange,
+        data: bytes,
+        trailers: Fields | None,
+        *,
+        end: bool,
+    ) -> None:
         try:
             if data:
                 exchange.request_data(data)
-        except DownstreamError as error:
-            self.link.fault(stream, PROTOCOL_ERROR, str(error))
-        if end and side.exchange is exchange:
-            exchange.request_end(None)
+            if end:
+                exchange.request_end(trailers)
+        except DownstreamError as error:  # of gRPC-Web
+            self.link.fault(side.stream, PROTOCOL_ERROR, str(error))
+        except Exception as error:  # noqa: BLE001 - as in `opened`
+            self.end_by_bug(side, error)
 
     def ended_early(self, stream: Stream, code: int, detail: str) -> None:
         """The caller has reset the stream, or was reset for what it did."""
@@ -211,6 +226,15 @@ class Http2Server(Http2Connection):
         else:
             self.timer.stop()
 
+    def end_by_bug(self, side: Http2Side, error: Exception) -> None:
+        """Something raised that should not: the exchange ends, those beside it do not."""
+        self.engine.bug(self.where, error)
+        exchange, side.exchange = side.exchange, None
+        self.link.reset(side.stream, INTERNAL_ERROR)
+        if exchange is not None:
+            exchange.downstream_lost("internal-error")
+        self.finished()
+
     def _refuse(self, stream: Stream, error: DownstreamError) -> None:
         """Answer a request that no exchange may see; a malformed one is reset (§8.1.1)."""
         reply = reply_for(error.code)
@@ -258,7 +282,10 @@ class Http2Side:
 
     def _due(self, now: float) -> None:
         if self.exchange is not None:
-            self.exchange.due(now)
+            try:
+                self.exchange.due(now)
+            except Exception as error:  # noqa: BLE001 - it would never be due again
+                self.connection.end_by_bug(self, error)
 
     def respond(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
         """Send the response's head, and the first of its body."""
