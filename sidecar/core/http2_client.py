@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core import pool
 from sidecar.core.http2_connection import Http2Connection
-from sidecar.errors import DownstreamError, IdentityError, UpstreamError
+from sidecar.errors import DownstreamError, SidecarError, UpstreamError
 from sidecar.wire.fields import SPELLING
 from sidecar.wire.http2_fields import request_fields
 from sidecar.wire.http2_frames import (
@@ -49,7 +49,6 @@ class Http2Client(Http2Connection):
         "owner",
         "secure",
         "spells",
-        "upgrades",
         "used",
     )
 
@@ -70,11 +69,10 @@ class Http2Client(Http2Connection):
         self.owner = owner  # the only one it is for (PROXY protocol); None: whoever waits
         self.generation: Final = cluster.state.generation
         self.leaving = False  # takes no further requests; closes when it has none left
-        self.asked = False  # a PING is on its way
+        self.asked = 0.0  # when the last PING went: anything heard since is a sign of life
         self.keepalive = cluster.http2.keepalive
         self.secure = False
         self.spells = False  # the peer is a sidecar that puts names back as they were
-        self.upgrades: list[Http2Attempt] | None = []  # that wait for SETTINGS; None: they came
         self.used = 0
 
     @property
@@ -101,7 +99,7 @@ class Http2Client(Http2Connection):
         )
         owner, self.owner = self.owner, None
         pool.dialled(self.engine, cluster, self.endpoint, self.kind, self, owner)
-        if self.is_unused:
+        if not self.link.streams:
             self._arm_idle()
         self.mark()
 
@@ -114,7 +112,7 @@ class Http2Client(Http2Connection):
     @property
     def is_unused(self) -> bool:
         """It carries no request."""
-        return not self.link.streams and not self.upgrades
+        return not self.link.streams
 
     def join(self) -> None:
         """Be among those that have room."""
@@ -143,14 +141,11 @@ class Http2Client(Http2Connection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
-        self.is_open = False
-        self.leaving = True
         self.timer.stop()
-        self._leave()
-        if isinstance(exc, IdentityError):  # the TLS layer knows better
-            self._lose_all(exc.code, exc.detail)
+        if isinstance(exc, SidecarError):  # the TLS layer knows better
+            self._lose(exc.code, exc.detail)
         else:
-            self._lose_all("", "" if exc is None else type(exc).__name__)
+            self._lose("", "" if exc is None else type(exc).__name__)
         pool.gone(self.engine, self.cluster, self.endpoint)
 
     # The link says:
@@ -215,9 +210,6 @@ class Http2Client(Http2Connection):
 
     def settled(self) -> None:
         """The endpoint's SETTINGS are there: it may allow more streams than we thought, or fewer."""
-        upgrades, self.upgrades = self.upgrades, None
-        for attempt in upgrades or ():
-            attempt.go_on()
         if not self.leaving:
             if self.link.room > 0:
                 pool.free(self.cluster, self.endpoint.pools[self.kind], self)
@@ -239,50 +231,47 @@ class Http2Client(Http2Connection):
         self._maybe_done()
 
     def pong(self) -> None:
-        """The endpoint lives."""
-        self.asked = False
+        """The endpoint lives, as whatever it sends says."""
 
     def broken(self, code: int, detail: str) -> None:
         """The endpoint has broken the protocol: nothing more can be read."""
-        self.leaving = True
-        self._leave()
-        self._lose_all("upstream-protocol", detail)
+        self._lose("upstream-protocol", detail)
         self.shut()
 
     # Time says:
 
+    @property
+    def patience(self) -> float:
+        """As long as it might have rested."""
+        return self.cluster.idle_timeout
+
     def due(self, now: float) -> None:
         """The timer has come up: it was idle too long, or silent too long."""
-        link = self.link
-        if self.asked:
-            self._lose_all("upstream-closed", "no answer to a PING")
+        if not self.is_open:
             self.abort()
-        elif self.is_unused:
-            if now - self.heard >= self.cluster.idle_timeout:
-                self.retire()
-            else:
-                self._arm_idle()
+        elif not self.link.streams:
+            self.retire()
+        elif self.heard < self.asked:
+            self._lose("upstream-closed", "no answer to a PING")
+            self.abort()
         elif self.keepalive:
             if now - self.heard >= self.keepalive:
-                self.asked = True
-                link.ping()
+                self.asked = now
+                self.link.ping()
                 self.mark()
-                self.engine.wheel.arm(self.timer, now + self.cluster.http2.keepalive_timeout)
+                self.arm(self.cluster.http2.keepalive_timeout)
             else:
                 self.engine.wheel.arm(self.timer, self.heard + self.keepalive)
 
     # Inside:
 
     def watch(self) -> None:
-        """A request is under way: look for a sign of life."""
-        if self.keepalive:
-            wheel = self.engine.wheel
-            wheel.arm(self.timer, self.engine.now() + self.keepalive)
+        """A request is under way: look for a sign of life, from the first of them on."""
+        if self.keepalive and len(self.link.streams) == 1:
+            self.arm(self.keepalive)
 
     def _arm_idle(self) -> None:
-        timeout = self.cluster.idle_timeout
-        if timeout:
-            self.engine.wheel.arm(self.timer, self.engine.now() + timeout)
+        self.engine.wheel.arm(self.timer, self.engine.now() + self.cluster.idle_timeout)
 
     def stream_over(self) -> None:
         """An attempt is over."""
@@ -293,7 +282,7 @@ class Http2Client(Http2Connection):
         if self.leaving:
             self._maybe_done()
             return
-        if self.is_unused:
+        if not self.link.streams:
             self._arm_idle()
         if self.link.room > 0:
             pool.free(self.cluster, self.endpoint.pools[self.kind], self)
@@ -312,14 +301,17 @@ class Http2Client(Http2Connection):
             idle.remove(self)
 
     def _maybe_done(self) -> None:
-        if self.leaving and self.is_open and self.is_unused:
+        if self.leaving and self.is_open and not self.link.streams:
             self.link.go_away()
             self.shut()
 
-    def _lose_all(self, code: str, detail: str) -> None:
-        upgrades, self.upgrades = self.upgrades, None
-        attempts = [stream.user for stream in self.link.streams.values()]
-        for attempt in (*attempts, *(upgrades or ())):
+    def _lose(self, code: str, detail: str) -> None:
+        """Every stream is lost; nobody who tries again may come back to this connection."""
+        self.is_open = False
+        self.leaving = True
+        self._leave()
+        for stream in tuple(self.link.streams.values()):
+            attempt: Http2Attempt = stream.user
             exchange, attempt.exchange = attempt.exchange, None
             if exchange is not None:
                 why = code
@@ -340,8 +332,8 @@ class Http2Attempt:
     def __init__(self, connection: Http2Client) -> None:
         self.connection: Final = connection
         self.link: Final[Http2Link] = connection.link
-        self.stream = connection.link.open()
-        self.stream.user = self
+        stream = self.stream = connection.link.open()
+        stream.user = self
         self.exchange: Exchange | None = None
         self.answered = False
         self.tunnel = False
@@ -353,12 +345,6 @@ class Http2Attempt:
         connection, link, stream = self.connection, self.link, self.stream
         self.exchange = exchange
         if head.upgrade is not None:
-            if connection.upgrades is not None:
-                # Whether it takes an upgrade only its SETTINGS tell; the stream's number is taken
-                # back, since others may begin meanwhile (RFC 9113 §5.1.1).
-                connection.upgrades.append(self)
-                link.reset(stream, CANCEL)
-                return
             if not link.connect_protocol:
                 self._fail("upstream-no-upgrade", "the endpoint has no extended CONNECT (RFC 8441)")
                 return
@@ -386,14 +372,6 @@ class Http2Attempt:
             link.end(stream, trailers.as_pairs())
         connection.watch()
         connection.mark()
-
-    def go_on(self) -> None:
-        """The SETTINGS that an upgrade has waited for are there."""
-        exchange = self.exchange
-        if exchange is not None:
-            self.stream = self.link.open()
-            self.stream.user = self
-            self.request(exchange, b"", end=True)
 
     def write(self, data: bytes) -> None:
         """Send more of the body."""

@@ -26,7 +26,7 @@ class Http2Connection(asyncio.Protocol):
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.link: Http2Link
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport  # from connection_made on, as is the link
         self.timer = Timer(self.due)
         self.dirty = False  # among those that are flushed at the end of this turn
         self.is_open = False
@@ -73,7 +73,7 @@ class Http2Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """It has caught up."""
-        if self.paused and self.transport is not None and not self.transport.is_closing():
+        if self.paused:
             self.paused = False
             self.transport.resume_reading()
         self.link.unblock()
@@ -96,7 +96,7 @@ class Http2Connection(asyncio.Protocol):
         """Hand what is to be sent to the transport."""
         transport = self.transport
         octets = self.link.take()
-        if transport is None or transport.is_closing():
+        if transport.is_closing():
             return
         transport.write(octets)
         # Answers that need no window (heads, acknowledgements) must not pile up (CVE-2019-9517).
@@ -111,18 +111,30 @@ class Http2Connection(asyncio.Protocol):
     def shut(self) -> None:
         """Send what is left, and close."""
         self.is_open = False
-        if self.transport is not None:
-            if self.link.out:
-                self.flush()
-            self.transport.close()
+        self.flush()
+        self.transport.close()
+        self.timer.stop()
+        if self.transport.get_write_buffer_size():  # it may never be read
+            self.arm(self.patience)
 
     def abort(self) -> None:
         """Close at once."""
         self.is_open = False
-        if self.transport is not None:
-            self.transport.abort()
+        self.transport.abort()
+
+    def arm(self, seconds: float) -> None:
+        """Be due in `seconds`; never, with 0."""
+        if seconds:
+            self.engine.wheel.arm(self.timer, self.engine.now() + seconds)
+        else:
+            self.timer.stop()
 
     # For the two kinds:
+
+    @property
+    def patience(self) -> float:
+        """Seconds in which a peer must have read what was sent before the end."""
+        raise NotImplementedError
 
     def broken(self, code: int, detail: str) -> None:
         """The connection is over, for what the peer did."""

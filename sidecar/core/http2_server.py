@@ -177,6 +177,11 @@ class Http2Server(Http2Connection):
 
     # The listener says:
 
+    @property
+    def patience(self) -> float:
+        """As long as a stream may stand still."""
+        return self.listener.plan.stream_idle_timeout
+
     def drain(self) -> None:
         """Announce the end, take what is on its way, finish it, close (§6.8)."""
         if self.drained or not self.is_open:
@@ -185,11 +190,13 @@ class Http2Server(Http2Connection):
         self.link.go_away(soon=True)
         self.link.ping()
         self.mark()
-        self._arm(DRAIN_WAIT)
+        self.arm(DRAIN_WAIT)
 
     def due(self, now: float) -> None:
         """The timer has come up."""
-        if self.drained == 1:
+        if not self.is_open:
+            self.abort()
+        elif self.drained == 1:
             self._drain_now()
         elif any(s.user is not None and s.user.exchange for s in self.link.streams.values()):
             self._rest()
@@ -218,13 +225,7 @@ class Http2Server(Http2Connection):
             self._maybe_done()
 
     def _rest(self) -> None:
-        self._arm(self.listener.plan.idle_timeout)
-
-    def _arm(self, seconds: float) -> None:
-        if seconds:
-            self.engine.wheel.arm(self.timer, self.engine.now() + seconds)
-        else:
-            self.timer.stop()
+        self.arm(self.listener.plan.idle_timeout)
 
     def end_by_bug(self, side: Http2Side, error: Exception) -> None:
         """Something raised that should not: the exchange ends, those beside it do not."""
