@@ -162,7 +162,7 @@ class Http1Client(asyncio.Protocol):
         if head.version == 10 and b"host" not in head.found:
             own = self.endpoint.address.encode() if self.endpoint.host else b""
             parts.append(b"Host: " + own + b"\r\n")
-        if head.upgrade is not None and (head.length == 0 or head.version == 20):
+        if head.upgrade is not None:
             parts += (b"Connection: Upgrade\r\nUpgrade: ", head.upgrade, b"\r\n")
             if head.version == 20 and head.get(b"sec-websocket-key") is None:
                 parts.append(b"Sec-WebSocket-Key: %b\r\n" % new_key(self.engine.random_bits))
@@ -340,10 +340,13 @@ class Http1Client(asyncio.Protocol):
     def _head(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
         """The final head: `data` is what came after it."""
         self.keep = not head.close
+        request = exchange.head
+        if request.upgrade is not None and request.version == 20 and 200 <= head.status < 300:
+            # To who asked by extended CONNECT that would mean an open tunnel (RFC 8441 §5).
+            self._broken("upstream-no-upgrade", f"status {head.status} to an upgrade")
+            return
         if head.status == 101:
-            request = exchange.head
-            asked = request.upgrade is not None and (request.length == 0 or request.version == 20)
-            if not asked or head.upgrade is None:
+            if exchange.head.upgrade is None or head.upgrade is None:
                 raise DownstreamError("unasked-101", "101 to a request without Upgrade")
             self.tunnel = True
             self.body = CloseReader()

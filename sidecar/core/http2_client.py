@@ -18,6 +18,7 @@ from sidecar.wire.http2_frames import (
     REFUSED_STREAM,
     error_name,
 )
+from sidecar.wire.http2_stream import Stream
 from sidecar.wire.websocket import accept
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from sidecar.core.plan import ClusterPlan
     from sidecar.core.types import Engine
     from sidecar.wire.fields import Field, Fields, ResponseHead
-    from sidecar.wire.http2_stream import Http2Link, Stream
+    from sidecar.wire.http2_stream import Http2Link
 
 MAX_INTERIM: Final = 16  # 1xx responses before the final one; more is a flood
 PEER_KEEPALIVE: Final = 10.0  # seconds of silence before a sidecar is asked for a sign of life
@@ -41,8 +42,10 @@ class Http2Client(Http2Connection):
     __slots__ = (
         "asked",
         "cluster",
+        "early",
         "endpoint",
         "generation",
+        "is_settled",
         "keepalive",
         "kind",
         "leaving",
@@ -74,6 +77,8 @@ class Http2Client(Http2Connection):
         self.secure = False
         self.spells = False  # the peer is a sidecar that puts names back as they were
         self.used = 0
+        self.is_settled = False  # the endpoint's SETTINGS are there
+        self.early: list[Http2Attempt] = []  # tunnels that wait for them
 
     @property
     def alpn(self) -> str:
@@ -99,7 +104,7 @@ class Http2Client(Http2Connection):
         )
         owner, self.owner = self.owner, None
         pool.dialled(self.engine, cluster, self.endpoint, self.kind, self, owner)
-        if not self.link.streams:
+        if self.is_unused:
             self._arm_idle()
         self.mark()
 
@@ -112,7 +117,12 @@ class Http2Client(Http2Connection):
     @property
     def is_unused(self) -> bool:
         """It carries no request."""
-        return not self.link.streams
+        return not self.link.streams and not self.early
+
+    @property
+    def room(self) -> int:
+        """How many more it could carry."""
+        return self.link.room - len(self.early)
 
     def join(self) -> None:
         """Be among those that have room."""
@@ -121,13 +131,13 @@ class Http2Client(Http2Connection):
             idle.append(self)
 
     def lease(self) -> Http2Attempt:
-        """Return one stream; leave the pool with the last one that the peer allows."""
+        """Return one stream, to be begun at once; leave the pool with the last one allowed."""
         attempt = Http2Attempt(self)
         self.used += 1
         limit = self.cluster.max_requests_per_connection
         if 0 < limit <= self.used or self.cluster.proxy_protocol != "off":
             self.leaving = True
-        if self.leaving or self.link.room <= 0:
+        if self.leaving or self.room <= 1:
             self._leave()
         return attempt
 
@@ -194,8 +204,8 @@ class Http2Client(Http2Connection):
             return
         if code == REFUSED_STREAM and not attempt.answered:
             exchange.upstream_lost(UpstreamError("upstream-refused", detail, sent=False))
-        elif code == NO_ERROR and attempt.answered and exchange.response_done:
-            return
+        elif code == NO_ERROR and exchange.response_done:
+            exchange.response_end(None)  # of a tunnel: it wants to hear no more either
         elif detail.startswith("reset by the peer"):
             exchange.reset_code = code
             exchange.upstream_lost(UpstreamError("upstream-reset", detail, sent=True))
@@ -210,8 +220,13 @@ class Http2Client(Http2Connection):
 
     def settled(self) -> None:
         """The endpoint's SETTINGS are there: it may allow more streams than we thought, or fewer."""
+        self.is_settled = True
+        early, self.early = self.early, []
+        for attempt in early:
+            assert attempt.exchange is not None
+            attempt.request(attempt.exchange, b"", end=True)
         if not self.leaving:
-            if self.link.room > 0:
+            if self.room > 0:
                 pool.free(self.cluster, self.endpoint.pools[self.kind], self)
             else:
                 self._leave()
@@ -221,10 +236,9 @@ class Http2Client(Http2Connection):
         self.leaving = True
         self._leave()
         detail = f"GOAWAY {error_name(code)} {text[:60].decode('latin-1')}".rstrip()
-        for stream in tuple(self.link.streams.values()):
-            if stream.id > last:
-                attempt: Http2Attempt = stream.user
-                self.link.reset(stream, CANCEL)
+        for attempt in self._attempts():
+            if attempt.stream.id > last:
+                self.link.reset(attempt.stream, CANCEL)
                 exchange, attempt.exchange = attempt.exchange, None
                 if exchange is not None:
                     exchange.upstream_lost(UpstreamError("upstream-refused", detail, sent=False))
@@ -249,7 +263,7 @@ class Http2Client(Http2Connection):
         """The timer has come up: it was idle too long, or silent too long."""
         if not self.is_open:
             self.abort()
-        elif not self.link.streams:
+        elif self.is_unused:
             self.retire()
         elif self.heard < self.asked:
             self._lose("upstream-closed", "no answer to a PING")
@@ -282,9 +296,9 @@ class Http2Client(Http2Connection):
         if self.leaving:
             self._maybe_done()
             return
-        if not self.link.streams:
+        if self.is_unused:
             self._arm_idle()
-        if self.link.room > 0:
+        if self.room > 0:
             pool.free(self.cluster, self.endpoint.pools[self.kind], self)
 
     def _end_by_bug(self, attempt: Http2Attempt, error: Exception) -> None:
@@ -301,7 +315,7 @@ class Http2Client(Http2Connection):
             idle.remove(self)
 
     def _maybe_done(self) -> None:
-        if self.leaving and self.is_open and not self.link.streams:
+        if self.leaving and self.is_open and self.is_unused:
             self.link.go_away()
             self.shut()
 
@@ -310,8 +324,7 @@ class Http2Client(Http2Connection):
         self.is_open = False
         self.leaving = True
         self._leave()
-        for stream in tuple(self.link.streams.values()):
-            attempt: Http2Attempt = stream.user
+        for attempt in self._attempts():
             exchange, attempt.exchange = attempt.exchange, None
             if exchange is not None:
                 why = code
@@ -321,6 +334,13 @@ class Http2Client(Http2Connection):
                         why = "reused-closed"
                 exchange.upstream_lost(UpstreamError(why, detail, sent=True))
         self.link.streams.clear()
+        self.early.clear()
+
+    def _attempts(self) -> list[Http2Attempt]:
+        return [stream.user for stream in self.link.streams.values()] + self.early
+
+
+_NONE: Final = Stream(0, 0, 0)  # before the request is sent; 0 is nobody's number
 
 
 @final
@@ -332,8 +352,7 @@ class Http2Attempt:
     def __init__(self, connection: Http2Client) -> None:
         self.connection: Final = connection
         self.link: Final[Http2Link] = connection.link
-        stream = self.stream = connection.link.open()
-        stream.user = self
+        self.stream = _NONE
         self.exchange: Exchange | None = None
         self.answered = False
         self.tunnel = False
@@ -342,13 +361,18 @@ class Http2Attempt:
     def request(self, exchange: Exchange, body: bytes, *, end: bool) -> None:
         """Send the request's head, and what there is of its body."""
         head = exchange.head
-        connection, link, stream = self.connection, self.link, self.stream
+        connection, link = self.connection, self.link
         self.exchange = exchange
         if head.upgrade is not None:
+            if not connection.is_settled:
+                connection.early.append(self)  # only they say whether it may (RFC 8441 §3)
+                return
             if not link.connect_protocol:
                 self._fail("upstream-no-upgrade", "the endpoint has no extended CONNECT (RFC 8441)")
                 return
             end = False
+        stream = self.stream = link.open()
+        stream.user = self
         fields = request_fields(head, secure=connection.secure)
         endpoint = connection.endpoint
         if not head.authority and endpoint.host:  # HTTP/1.0 may say none; HTTP/2 had better
@@ -395,17 +419,11 @@ class Http2Attempt:
 
     def release(self) -> None:
         """The exchange is over; what is left of the stream is of no use."""
-        self.exchange = None
-        if self.stream.state != 3:
-            self.link.reset(self.stream, NO_ERROR if self.answered else CANCEL)
-        self.connection.stream_over()
+        self._end(NO_ERROR)
 
     def close(self) -> None:
         """End the attempt at once; nobody is told."""
-        self.exchange = None
-        if self.stream.state != 3:
-            self.link.reset(self.stream, CANCEL)
-        self.connection.stream_over()
+        self._end(CANCEL)
 
     def headers(self, fields: list[Field], *, end: bool) -> None:
         """An interim response, the response's head, or trailers.
@@ -418,6 +436,8 @@ class Http2Attempt:
             return
         reader = self.connection.cluster.fields
         if self.answered:
+            if self.tunnel:
+                raise DownstreamError("bad-trailer", "trailers of a tunnel")  # RFC 9113 §8.5
             if not end:
                 raise DownstreamError("bad-trailer", "trailers that do not end the stream")
             exchange.response_end(reader.trailers(fields))
@@ -433,8 +453,12 @@ class Http2Attempt:
         self.answered = True
         if head.length is not None and not end:
             self.stream.expected = head.length
-        if exchange.head.upgrade is not None and head.status == 200:
+        if exchange.head.upgrade is not None and head.status < 300:
             self._opened(exchange, head)
+            exchange.response(head, b"", end=False)
+            if end:
+                exchange.response_half()
+            return
         exchange.response(head, b"", end=end)
 
     def _interim(self, exchange: Exchange, head: ResponseHead) -> None:
@@ -447,13 +471,22 @@ class Http2Attempt:
     def _opened(self, exchange: Exchange, head: ResponseHead) -> None:
         """A tunnel is open: say it as HTTP/1.1 does (RFC 8441 §5)."""
         self.tunnel = True
-        head.status = 101
+        head.status, head.reason = 101, b"Switching Protocols"
+        head.remove(b"content-length")
         head.upgrade = exchange.head.upgrade
         head.length = None
         self.stream.expected = -1
         key = exchange.head.get(b"sec-websocket-key")
         if key is not None and head.get(b"sec-websocket-accept") is None:
             head.add(b"sec-websocket-accept", accept(key))
+
+    def _end(self, code: int) -> None:
+        self.exchange = None
+        early = self.connection.early
+        if self in early:
+            early.remove(self)
+        self.link.reset(self.stream, code)  # if it is still there
+        self.connection.stream_over()
 
     def _fail(self, code: str, detail: str) -> None:
         exchange, self.exchange = self.exchange, None

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from sidecar.wire.http2_stream import Http2Link, Stream
 
 DRAIN_WAIT: Final = 1.0  # seconds for the answer to our PING before the second GOAWAY (§6.8)
-TUNNEL_AHEAD: Final = 65536  # octets that a caller may send into a tunnel that is not yet open
 
 
 @final
@@ -88,6 +87,7 @@ class Http2Server(Http2Connection):
             stream.expected = head.length
         if head.upgrade is not None:
             side.ahead = []
+            side.ahead_end = end
         exchange = side.exchange = Exchange(self.engine, plan, self.caller, side, head)
         try:
             exchange.begin(b"", end=end or head.upgrade is not None)
@@ -99,6 +99,9 @@ class Http2Server(Http2Connection):
         side: Http2Side | None = stream.user
         exchange = side.exchange if side is not None else None
         if exchange is None:
+            return
+        if exchange.head.upgrade is not None:
+            self.link.fault(stream, PROTOCOL_ERROR, "trailers of a tunnel")  # RFC 9113 §8.5
             return
         try:
             trailers = self.listener.plan.fields.trailers(fields)
@@ -296,15 +299,15 @@ class Http2Side:
         if status == 101:
             status = 200  # an open tunnel (RFC 8441 §4)
             pairs = [p for p in pairs if p[0] != b"sec-websocket-accept"]
-        elif connection.spells:
+        if connection.spells:
             names = head.spelled()
             if names:
                 pairs = [*pairs, (SPELLING, names)]
         link.send_headers(stream, [status_field(status), *pairs], end=end and not body)
         if body and link.send_data(stream, body, end=end) and self.exchange is not None:
             self.exchange.downstream_full()
-        if head.status == 101 and self.ahead is not None:
-            self._open_tunnel()
+        if head.status == 101 and self.ahead is not None and self.exchange is not None:
+            self._open_tunnel(self.exchange, self.ahead)
         connection.mark()
 
     def inform(self, head: ResponseHead) -> None:
@@ -369,18 +372,17 @@ class Http2Side:
     def hold(self, data: bytes, *, end: bool) -> None:
         """Keep what comes into a tunnel before the endpoint has agreed to it."""
         assert self.ahead is not None
-        self.ahead.append(data)
-        self.ahead_end = self.ahead_end or end
+        if data:
+            self.ahead.append(data)
+        self.ahead_end = end
         self.link.pause(self.stream)
 
-    def _open_tunnel(self) -> None:
-        ahead, self.ahead = self.ahead, None
-        exchange = self.exchange
-        if exchange is None or ahead is None:
-            return
-        data = b"".join(ahead)
-        if data:
-            exchange.request_data(data)
-        if self.ahead_end and self.exchange is exchange:
+    def _open_tunnel(self, exchange: Exchange, ahead: list[bytes]) -> None:
+        self.ahead = None
+        self.stream.paused = False
+        if ahead:
+            exchange.request_data(b"".join(ahead))
+        if not self.stream.paused:  # it may have filled the endpoint's side
+            self.resume()
+        if self.ahead_end:
             exchange.request_end(None)
-        self.resume()

@@ -237,6 +237,8 @@ def _settle_request(head: RequestHead) -> None:
     _remake_framing(head, length, coding)
     if b"connection" in found or not HOP_BY_HOP.isdisjoint(found):
         head.close, head.upgrade = _settle_connection(head, head.version)
+        if head.length != 0:
+            head.upgrade = None  # behind a body nobody could tell the tunnel from the rest of it
     expect = found.get(b"expect")  # behind `Connection`, which may have taken it away
     if expect is not None:
         if expect.lower() != b"100-continue":
