@@ -18,7 +18,7 @@ from sidecar.wire.http2_frames import (
     REFUSED_STREAM,
     error_name,
 )
-from sidecar.wire.http2_stream import Http2Link, Stream
+from sidecar.wire.http2_stream import Stream
 from sidecar.wire.websocket import accept
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sidecar.core.plan import ClusterPlan
     from sidecar.core.types import Engine
     from sidecar.wire.fields import Field, Fields, ResponseHead
+    from sidecar.wire.http2_stream import Http2Link
 
 MAX_INTERIM: Final = 16  # 1xx responses before the final one; more is a flood
 PEER_KEEPALIVE: Final = 10.0  # seconds of silence before a sidecar is asked for a sign of life
