@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sidecar.sources.yaml_tree import load
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -103,6 +105,21 @@ def echo(connection: socket.socket, number: int) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
 
 
+CODEC = "own"
+"""Which HTTP/2 codec the next sidecars use."""
+
+
+def with_codec(config: str) -> str:
+    """Return `config` with `CODEC` on every listener and cluster."""
+    if CODEC == "own":
+        return config
+    tree: dict[str, Any] = load(config.encode())[0]
+    for part in ("inbound", "outbound", "clusters"):
+        for one in tree.get(part, ()):
+            one["http2"] = {**one.get("http2", {}), "codec": CODEC}
+    return "".join(f"{key}: {json.dumps(value)}\n" for key, value in tree.items())
+
+
 class Sidecar:
     """A running sidecar; `config` is its YAML without `admin` and `process`."""
 
@@ -117,6 +134,7 @@ class Sidecar:
         self.process = self.start()
 
     def write(self, config: str) -> None:
+        config = with_codec(config)
         spare = self.path.with_suffix(".new")
         spare.write_text(
             f"{config}\nadmin: 127.0.0.1:{self.admin}\nprocess: {{state_dir: {self.state}, "
