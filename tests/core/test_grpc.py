@@ -246,6 +246,24 @@ def test_an_app_that_speaks_grpc_web_itself_is_left_alone(make: Make) -> None:
     assert harness.outcomes == []
 
 
+def test_messages_that_follow_the_head_are_counted(make: Make) -> None:
+    harness = make()
+    caller, upstream = begun(harness, call(body=MESSAGE * 3)[: -len(MESSAGE)])
+    caller.send(MESSAGE)
+    upstream.send(answer(b"grpc-status: 0"))
+    (exchange,) = harness.sink.exchanges
+    assert exchange.grpc is not None
+    assert exchange.grpc.requests.count == 3
+
+
+def test_an_end_without_any_status_is_passed_on(make: Make) -> None:
+    harness = make(retry=RETRY)
+    caller, upstream = begun(harness, call())
+    said = trailers_only(b"0").replace(b"grpc-status: 0\r\n", b"")
+    upstream.send(said)
+    assert caller.take() == said
+
+
 def test_messages_and_status_are_known_at_the_end(make: Make) -> None:
     harness = make()
     _, upstream = begun(harness, call(body=MESSAGE * 3))
