@@ -378,11 +378,11 @@ def test_a_drain_does_not_wait_for_a_caller_that_does_not_answer(harness: Harnes
         connection.drain()
 
 
-ACTS: tuple[Callable[[Peer, Peer], object], ...] = (
+ACTS: tuple[Callable[[Peer, Peer], None], ...] = (
     lambda caller, upstream: caller.say(1, b"abc"),
-    lambda caller, upstream: upstream.read() and upstream.answer(1, 103, end=False),
+    lambda caller, upstream: upstream.read().answer(1, 103, end=False),
     lambda caller, upstream: caller.trail(1, [(b"x", b"1")]),
-    lambda caller, upstream: upstream.read() and upstream.answer(1, end=False),
+    lambda caller, upstream: upstream.read().answer(1, end=False),
     lambda caller, upstream: upstream.say(1, b"ok"),
     lambda caller, upstream: upstream.trail(1, [(b"x", b"1")]),
 )
