@@ -162,7 +162,7 @@ class ClusterCompiler:
             found[address] = endpoint
         for address, endpoint in known.items():
             if address not in found:
-                endpoint.retire()
+                endpoint.remove()
         known.clear()
         known.update(found)
         return tuple(found.values())

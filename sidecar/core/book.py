@@ -48,6 +48,7 @@ class Endpoint:
         "path",
         "pools",
         "port",
+        "removed",
         "requests",
         "weight",
     )
@@ -62,6 +63,7 @@ class Endpoint:
         self.weight = weight
         self.labels: dict[str, str] = {}
         self.available = True
+        self.removed = False  # by a push: who tried it under the old plan keeps it until the end
         self.active = 0  # attempts and sessions under way
         self.connections = 0  # open or being opened
         self.requests = 0  # attempts ever
@@ -72,6 +74,11 @@ class Endpoint:
     def idle(self) -> int:
         """How many connections could take another request."""
         return sum(len(pool.idle) for pool in self.pools)
+
+    def remove(self) -> None:
+        """Keep no connection for later."""
+        self.removed = True
+        self.retire()
 
     def retire(self) -> None:
         """Use none of the connections again; what is under way on them is finished."""

@@ -65,6 +65,7 @@ class Exchange:
         "fields",
         "flag",
         "fresh",
+        "full",
         "grpc",
         "head",
         "held",
@@ -118,6 +119,7 @@ class Exchange:
         self.tried: tuple[Endpoint, ...] = ()
         self.attempts = 0
         self.place: pool.Place | None = None  # where a connection is waited for
+        self.full = False  # the caller reads slowly
         self.fresh = False  # the next attempt must not use a pooled connection
         self.retrying = False  # counted among the cluster's retries
         self.held: list[bytes] | None = []  # the body so far, for the next attempt; None: let go
@@ -228,11 +230,13 @@ class Exchange:
 
     def downstream_full(self) -> None:
         """The caller reads slowly: stop reading the response."""
+        self.full = True
         if self.client is not None:
             self.client.pause()
 
     def downstream_ready(self) -> None:
         """It has caught up."""
+        self.full = False
         self.moved = self.engine.now()
         if self.client is not None:
             self.client.resume()
@@ -254,6 +258,8 @@ class Exchange:
         if self.grpc is not None:
             self.grpc.pass_on(self.head, self.sent_at)
         client.request(self, body, end=self.request_done)
+        if self.full and self.client is client:
+            client.pause()  # what came before, of another attempt, has filled the caller
 
     def upstream_failed(self, error: UpstreamError) -> None:
         """No connection came about."""

@@ -211,7 +211,6 @@ class Http1Client(asyncio.Protocol):
             or not self.is_open
             or self.full
             or self.tunnel
-            or self.generation != self.cluster.state.generation
             or self.engine.draining
             or self.cluster.proxy_protocol != "off"
             or 0 < limit <= self.used

@@ -163,11 +163,9 @@ class Http1Server(asyncio.Protocol):
                     keep = self.keep = False
                 elif not head.chunked:
                     block += b"Transfer-Encoding: chunked\r\n"
-        line = (
-            _OK
-            if head.status == 200 and head.reason == b"OK"
-            else b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)
-        )
+        line = _OK
+        if head.status != 200 or head.reason != b"OK":
+            line = b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason)
         if bodiless:
             self.chunked = False
         if self.tunnel:
@@ -238,7 +236,7 @@ class Http1Server(asyncio.Protocol):
         if self.state in (CLOSED, LINGERING):
             return
         if self.tunnel or (not self.keep and self.state != BODY):
-            self._close()
+            self._part()
         elif self.state == BODY:
             if self.keep and self.body is not None and self.body.done:
                 self.buffer = self.body.rest  # all of it was there already
@@ -342,6 +340,7 @@ class Http1Server(asyncio.Protocol):
         rest = data[size:] if len(data) > size else b""
         self.buffer = b""
         exchange = self.exchange = Exchange(listener.engine, plan, self.caller, self, head)
+        exchange.full = self.full
         if head.length == 0 and not head.chunked:
             self.state = WAIT
             self.buffer = rest
@@ -393,7 +392,7 @@ class Http1Server(asyncio.Protocol):
         self.body = None
         self.discarded = 0
         if self.listener.engine.draining or not self.keep:
-            self._close()
+            self._part()
         elif self.full:
             # Else a caller that asks and asks and reads nothing would fill our memory with answers.
             self.state = NEXT
@@ -484,10 +483,16 @@ class Http1Server(asyncio.Protocol):
         if self.transport.get_write_buffer_size():  # it may never be read
             self._arm(self.listener.plan.stream_idle_timeout)
 
+    def _part(self) -> None:
+        """Close behind an answer, which a reset for what has come unread may destroy (§9.6)."""
+        is_more_there = (self.buffer or self.paused) and not self.ended and not self.tunnel
+        (self._linger if is_more_there else self._close)()
+
     def _linger(self) -> None:
         """Close our direction; drop what still comes, so that no reset destroys the answer."""
         self.state = LINGERING
         if not self.transport.is_closing():
             self.transport.write_eof()
             self.resume()
-            self._arm(LINGER)
+            is_read = self.transport.get_write_buffer_size() == 0
+            self._arm(LINGER if is_read else self.listener.plan.stream_idle_timeout)

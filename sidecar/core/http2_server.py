@@ -16,7 +16,6 @@ from sidecar.wire.http2_frames import (
     CANCEL,
     ENHANCE_YOUR_CALM,
     INTERNAL_ERROR,
-    NO_ERROR,
     PROTOCOL_ERROR,
 )
 
@@ -203,9 +202,10 @@ class Http2Server(Http2Connection):
             self._drain_now()
         elif any(s.user is not None and s.user.exchange for s in self.link.streams.values()):
             self._rest()
+        elif not self.drained:
+            self.drain()  # not at once: a request may be on its way
         else:
             # Nobody waits for anything but, at most, a caller that does not read to the end.
-            self.link.go_away()
             self.shut()
 
     # Inside:
@@ -224,8 +224,10 @@ class Http2Server(Http2Connection):
     def finished(self) -> None:
         """An exchange is over."""
         self.mark()
-        if self.drained == 2:
+        if self.drained:
             self._maybe_done()
+        else:
+            self._rest()
 
     def _rest(self) -> None:
         self.arm(self.listener.plan.idle_timeout)
@@ -254,7 +256,8 @@ class Http2Server(Http2Connection):
         ]
         self.link.send_headers(stream, fields, end=False)
         self.link.send_data(stream, text, end=True)
-        self.link.reset(stream, NO_ERROR)
+        stream.user = Http2Side(self, stream)  # told of already, whatever becomes of it
+        self.link.dismiss(stream)
 
     def _tell(self, code: str) -> None:
         for sink in self.engine.sinks:
@@ -331,8 +334,7 @@ class Http2Side:
     def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
         """Send a whole response of our own."""
         exchange = self.exchange
-        if exchange is None or reply.status == 499:
-            return
+        assert exchange is not None
         link, stream = self.link, self.stream
         first = [
             status_field(reply.status),

@@ -17,6 +17,10 @@ class Lender(Protocol):
     """A connection that is in a pool while it has room for a request."""
 
     @property
+    def endpoint(self) -> Endpoint:
+        """Where it leads."""
+
+    @property
     def is_open(self) -> bool:
         """It can still carry a request."""
 
@@ -113,14 +117,14 @@ def take(
         idle = pool.idle
         while idle:
             lender = idle[-1]
-            if lender.generation == state.generation and lender.is_open:
+            if lender.is_open and _is_fit(cluster, lender):
                 return lender.lease()
             lender.retire()
     if state.pending >= cluster.max_pending:
         raise OverloadError("pending-overflow", f"{state.pending} requests of {cluster.name} wait")
     state.pending += 1
     pool.waiting.append(Place(cluster, pool, waiter))
-    if pool.is_short or fresh:
+    if pool.is_short:
         if state.connections >= cluster.max_connections:
             _evict(cluster)
         if state.connections < cluster.max_connections:
@@ -130,6 +134,9 @@ def take(
 
 def free(cluster: ClusterPlan, pool: Pool, lender: Lender) -> None:
     """`lender` has room for a request again."""
+    if not _is_fit(cluster, lender):
+        lender.retire()
+        return
     if not pool.waiting and lender.is_unused and _is_short(cluster):
         lender.retire()  # its place is of use to who waits for another endpoint
         return
@@ -166,6 +173,8 @@ def dialled(
     pool.dialling -= 1
     lender.join()
     give(pool)
+    if lender.is_unused and not _is_fit(cluster, lender):
+        lender.retire()  # a push came meanwhile, and nobody needs it any more
     if pool.waiting:  # it carries fewer than was expected of it
         _dial_on(engine, cluster, endpoint)
 
@@ -223,6 +232,11 @@ def _dial_for(
     state.connections += 1
     endpoint.connections += 1
     cluster.begin(engine, cluster, endpoint, kind, Place(cluster, endpoint.pools[kind], waiter))
+
+
+def _is_fit(cluster: ClusterPlan, lender: Lender) -> bool:
+    """Say whether no push has made the connection one of yesterday's."""
+    return lender.generation == cluster.state.generation and not lender.endpoint.removed
 
 
 def _is_short(cluster: ClusterPlan) -> bool:

@@ -319,6 +319,10 @@ def _respelled(pairs: list[Field], spelling: bytes, host: bytes, *, chunked: boo
                 spelled = names[index][1]
                 at = index + 1
                 break
+        else:  # it was added, behind all that came
+            while at < len(names) and ours.get(names[at][0]):
+                found.append((names[at][1], ours.pop(names[at][0])))
+                at += 1
         found.append((spelled, value))
     for lower, as_it_was in names[at:]:
         if ours.get(lower):

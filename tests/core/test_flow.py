@@ -311,3 +311,35 @@ def test_a_layer_below_may_fill_up_without_a_request(harness: Harness) -> None:
     caller.send(GET)
     upstream.send(OK)
     assert caller.take() == OK
+
+
+def test_a_caller_filled_by_interim_responses_holds_the_next_attempt_back(make: Make) -> None:
+    harness = make(retry={"on": ["reset"]})
+    caller = harness.open(GET)
+    caller.stall()
+    first = harness.connect()
+    first.send(BIG_HINTS)
+    first.send(BIG_HINTS)
+    first.send(BIG_HINTS)
+    assert not first.is_reading()
+    first.lose()
+    harness.advance(1)
+    second = harness.connect()
+    assert not second.is_reading()
+    second.send(OK)
+    assert second.waiting
+    caller.catch_up()
+    assert caller.take().endswith(OK)
+
+
+def test_a_caller_that_was_full_before_it_asked_holds_the_endpoint_back(harness: Harness) -> None:
+    caller = harness.open(GET)
+    upstream = harness.connect()
+    upstream.send(OK)
+    caller.stall()
+    caller.overhead(WRITE_HIGH + 1)
+    caller.send(GET)
+    assert not upstream.is_reading()
+    caller.catch_up()
+    upstream.send(OK)
+    assert caller.take().endswith(OK)

@@ -7,7 +7,7 @@ import pytest
 from sidecar.errors import IdentityError
 from tests.core.harness import GET, OK, Harness, Outcome, forwarded
 from tests.core.reading import INCOMPLETE, Message, read_response
-from tests.core.transport import CLOSED, OPEN, RESET, FakeTransport
+from tests.core.transport import CLOSED, HALF, OPEN, RESET, FakeTransport
 
 Make = Callable[..., Harness]
 
@@ -243,5 +243,7 @@ def test_a_drain_while_the_rest_of_a_request_is_dropped(harness: Harness) -> Non
     drain(harness)
     caller.send(REQUEST[len(HEAD) :] + GET)
     assert caller.take() == OK
+    assert caller.fate == HALF
+    caller.end()
     assert caller.fate == CLOSED
     assert len(harness.outcomes) == 1

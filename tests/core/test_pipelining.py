@@ -118,13 +118,21 @@ def test_who_does_not_read_at_all_is_cut_off(make: Make) -> None:
     assert len(harness.outcomes) == 1
 
 
-def test_what_is_behind_a_closing_request_is_not_served(harness: Harness) -> None:
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_is_behind_a_closing_request_is_not_served(harness: Harness, ends: bool) -> None:
     closing = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     caller = harness.open(closing + GET)
     upstream = harness.connect()
     upstream.send(OK)
     assert caller.take() == OK.replace(b"2\r\n", b"2\r\nConnection: close\r\n")
-    assert caller.fate == CLOSED
+    assert caller.fate == HALF  # a reset for what is unread would destroy the answer
+    caller.send(GET)
+    if ends:
+        caller.end()
+    else:
+        harness.advance(3)
+    assert caller.fate == (CLOSED if ends else RESET)
+    assert caller.take() == b""
     assert upstream.take() == forwarded(GET)
 
 
@@ -221,4 +229,36 @@ def test_the_end_of_a_caller_that_reads_slowly_is_not_forgotten(harness: Harness
     caller.catch_up()
     upstream.send(OK)
     assert caller.take() == ANSWER + OK.replace(b"2\r\n", b"2\r\nConnection: close\r\n")
+    assert caller.fate == CLOSED
+
+
+def test_an_answer_that_is_read_late_is_not_cut_for_what_came_behind(make: Make) -> None:
+    harness = make(listener={"stream_idle_timeout": 60})
+    closing = GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    caller = harness.open(closing + GET)
+    caller.stall()
+    harness.connect().send(OK)
+    harness.advance(30)
+    assert caller.fate == OPEN
+    caller.catch_up()
+    assert caller.take().endswith(b"ok")
+    assert caller.fate == HALF
+    caller.stall()
+    harness.advance(31)
+    assert caller.is_gone
+
+
+@pytest.mark.parametrize("size", [70_000])
+def test_what_is_left_unread_in_the_kernel_is_read_away(harness: Harness, size: int) -> None:
+    caller = harness.open(GET)
+    caller.send(b"x" * size)
+    caller.send(b"y")
+    upstream = harness.connect()
+    assert not caller.is_reading()
+    harness.engine.draining = True
+    upstream.send(OK)
+    assert caller.take().endswith(b"ok")
+    assert caller.fate == HALF
+    assert caller.waiting == 0
+    caller.end()
     assert caller.fate == CLOSED
