@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final, final
 
+from sidecar.compiler.health import check_health
 from sidecar.compiler.http2 import http2_plan
 from sidecar.core.api import Draw
 from sidecar.core.book import Book, ClusterState, Endpoint
@@ -118,6 +119,7 @@ class ClusterCompiler:
                 ConfigError(f"{path}.dns", "expected host:port; a unix socket goes to `endpoints`")
             )
         self._check_tls(cluster.tls, f"{path}.tls")
+        check_health(cluster, path, errors)
         if cluster.balancer not in self._balancers:
             names = sorted(self._balancers)
             near = difflib.get_close_matches(cluster.balancer, names, 1)
