@@ -6,6 +6,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sidecar.core.pool import Lender, Place
 
 
@@ -43,6 +45,7 @@ class Endpoint:
         "available",
         "connections",
         "failures",
+        "healthy",
         "host",
         "labels",
         "path",
@@ -61,7 +64,8 @@ class Endpoint:
         self.path: Final = path
         self.weight = weight
         self.labels: dict[str, str] = {}
-        self.available = True
+        self.healthy = True  # as far as health checks know
+        self.available = True  # what balancers look at
         self.active = 0  # attempts and sessions under way
         self.connections = 0  # open or being opened
         self.requests = 0  # attempts ever
@@ -72,6 +76,10 @@ class Endpoint:
     def idle(self) -> int:
         """How many connections could take another request."""
         return sum(len(pool.idle) for pool in self.pools)
+
+    def judge(self, *, healthy: bool) -> None:
+        """Note what its health checks say."""
+        self.healthy = self.available = healthy
 
     def retire(self) -> None:
         """Use none of the connections again; what is under way on them is finished."""
@@ -89,6 +97,7 @@ class ClusterState:
         "endpoints",
         "fingerprint",
         "generation",
+        "health",
         "pending",
         "requests",
         "resolved",
@@ -101,9 +110,18 @@ class ClusterState:
         self.requests = 0
         self.retries = 0
         self.endpoints: Final[dict[str, Endpoint]] = {}
+        self.health: Final[dict[str, bool]] = {}  # what checks found, by address
         self.resolved: tuple[str, ...] | None = None  # the last DNS answer
         self.fingerprint = b""  # of whatever makes old connections unfit: TLS, key material
         self.generation = 0  # connections of an older one are not used again
+
+    def judge(self, health: Mapping[str, bool]) -> None:
+        """Note what health checks found, by address; endpoints not named are as they were."""
+        self.health.update(health)
+        for address, healthy in health.items():
+            endpoint = self.endpoints.get(address)
+            if endpoint is not None:  # else the one that comes is told when it does
+                endpoint.judge(healthy=healthy)
 
     def renew(self, fingerprint: bytes) -> None:
         """Retire all connections if `fingerprint` is another than before."""
