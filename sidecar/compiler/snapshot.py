@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from collections.abc import Container
 from functools import cache
 
 import msgspec
@@ -86,6 +87,26 @@ def compile_snapshot(
         book.cluster(name).renew(b"removed")
         del book.clusters[name]
     return Plan(version_of(snapshot), snapshot.workload.identity, listeners, clusters, snapshot)
+
+
+def compile_clusters(
+    snapshot: Snapshot, secret: Secret | None, names: Container[str], dial: Dial
+) -> dict[str, ClusterPlan]:
+    """Return the plans of the clusters in `names` alone: how to reach their endpoints.
+
+    Raises:
+        ConfigErrors: all that is wrong with these clusters.
+    """
+    errors: list[ConfigError] = []
+    compiler = ClusterCompiler(snapshot, secret, Book(), _balancers(), dial, random.random, errors)
+    plans = {
+        cluster.name: compiler.compile(cluster, f"clusters[{index}]")
+        for index, cluster in enumerate(snapshot.clusters)
+        if cluster.name in names
+    }
+    if errors:
+        raise ConfigErrors(errors)
+    return plans
 
 
 def _check_names(snapshot: Snapshot, errors: list[ConfigError]) -> None:

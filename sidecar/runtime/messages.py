@@ -23,7 +23,7 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EndpointStatus(msgspec.Struct, frozen=True):
-    """One endpoint as one worker sees it."""
+    """One endpoint as one worker sees it; `health` and `last_failure` are the agent's to add."""
 
     cluster: str
     address: str
@@ -34,6 +34,8 @@ class EndpointStatus(msgspec.Struct, frozen=True):
     requests: int
     failures: int
     available: bool
+    health: str = ""
+    last_failure: str = ""
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
