@@ -58,10 +58,10 @@ class Talk(asyncio.Protocol):
         """Give the connection up."""
         if self.transport is None:
             return
-        if self.done.done() and not self.done.cancelled() and not self.done.result():
-            self.transport.close()
-        else:
+        if self.done.cancelled() or not self.done.done():
             self.transport.abort()
+        else:
+            self.transport.close()
 
     # The dialler and the transport say:
 
@@ -138,7 +138,8 @@ class Http1Talk(Talk):
 
     def eof_received(self) -> None:
         """The end of the connection may be that of the answer."""
-        self.data_received(b"")
+        if self._status:  # else `connection_lost` knows more
+            self.data_received(b"")
 
     def _read(self) -> None:
         while True:
