@@ -30,13 +30,13 @@ class Prober:
     """Asks endpoints the way requests go to them: TLS, identities, PROXY header, protocol.
 
     Each question has a connection of its own: one that is kept would not show that new ones are
-    accepted.
+    accepted.  At most `connections` and `commands` are under way at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, connections: int = CONNECTIONS, commands: int = COMMANDS) -> None:
         self._dialler: Final = Dialler(asyncio.get_running_loop(), bug)
-        self._connections: Final = asyncio.Semaphore(CONNECTIONS)
-        self._commands: Final = asyncio.Semaphore(COMMANDS)
+        self._connections: Final = asyncio.Semaphore(connections)
+        self._commands: Final = asyncio.Semaphore(commands)
         self._lookups: Final = Lookups()
 
     async def ask(self, cluster: ClusterPlan, endpoint: Endpoint, check: HealthCheck) -> str:

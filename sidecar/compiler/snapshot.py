@@ -92,7 +92,7 @@ def compile_snapshot(
 def compile_clusters(
     snapshot: Snapshot, secret: Secret | None, names: Container[str], dial: Dial
 ) -> dict[str, ClusterPlan]:
-    """Return the plans of the clusters in `names` alone: how to reach their endpoints.
+    """Return plans of the clusters in `names` that say how their endpoints are reached, not which.
 
     Raises:
         ConfigErrors: all that is wrong with these clusters.
@@ -100,7 +100,10 @@ def compile_clusters(
     errors: list[ConfigError] = []
     compiler = ClusterCompiler(snapshot, secret, Book(), _balancers(), dial, random.random, errors)
     plans = {
-        cluster.name: compiler.compile(cluster, f"clusters[{index}]")
+        # One endpoint stands for all: balancers make large tables for many.
+        cluster.name: compiler.compile(
+            msgspec.structs.replace(cluster, endpoints=cluster.endpoints[:1]), f"clusters[{index}]"
+        )
         for index, cluster in enumerate(snapshot.clusters)
         if cluster.name in names
     }

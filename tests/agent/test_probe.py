@@ -200,6 +200,30 @@ async def test_a_name_is_asked_at_whatever_address_takes_the_connection() -> Non
     assert found.startswith("x" * 70 + ".example does not resolve: ")
 
 
+async def test_only_so_many_are_under_way_at_once() -> None:
+    waiting: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await waiting.put(writer)
+
+    prober = Prober(connections=2)
+    check = tcp(60.0, receive="ok")
+    tree = Snapshot(workload=Workload(name="web"), clusters=(cluster(check),))
+    plan = Checks.plans(tree, None)["catalog"]
+    async with serving(slow) as address, asyncio.TaskGroup() as group:
+        place = make_endpoint(address)
+        asked = [group.create_task(prober.ask(plan, place, check)) for _ in range(5)]
+        answered = [await waiting.get(), await waiting.get()]
+        for _ in range(100):  # turns of the loop, in which the others would have come
+            await asyncio.sleep(0)
+        assert waiting.empty()
+        for writer in answered:
+            writer.write(b"ok")
+        for _ in range(3):
+            (await waiting.get()).write(b"ok")
+    assert [task.result() for task in asked] == [""] * 5
+
+
 async def test_what_endpoints_say_is_told_without_control_characters_and_cut() -> None:
     async with serving(echo) as address:
         found = await ask(address, tcp(send="\x1b[31m\n" + "x" * 5000, receive="y" * 300))

@@ -80,6 +80,18 @@ def ward(tmp_path: Path) -> Iterator[Ward]:
     assert "msg=bug" not in ward.sidecar.log.read_text()
 
 
+def test_what_a_name_resolves_to_is_asked_as_well(ward: Ward) -> None:
+    places = ", ".join(f'"{p.address}"' for p in ward.patients.values())
+    port = ward.patients["a"].upstream.port
+    config = ward.config().replace(f"endpoints: [{places}]", f"dns: localhost:{port}")
+    assert "dns" in config
+    ward.sidecar.write(config)
+    wait_for(lambda: ward.row("a")["health"] == "healthy" and not ward.row("b")["health"])
+
+    ward.patients["a"].status = 503
+    wait_for(lambda: ward.is_out("a"))
+
+
 def test_an_ill_endpoint_gets_no_traffic_until_it_is_well(ward: Ward) -> None:
     wait_for(lambda: all(ward.row(name)["health"] == "healthy" for name in "abc"))
     assert ward.served_by() == "abc"
