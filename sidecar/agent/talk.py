@@ -15,14 +15,14 @@ from sidecar.core.plan import (
     PROTOCOL_HTTP2,
     PROTOCOL_SAME,
     ClusterPlan,
+    Codec,
 )
 from sidecar.errors import IdentityError, UpstreamError
 from sidecar.model.health import GrpcHealthCheck, HealthCheck, HttpHealthCheck, TcpHealthCheck
 from sidecar.runtime.tls import Tls
 from sidecar.wire import grpc_health
 from sidecar.wire.fields import Field
-from sidecar.wire.http2 import Link
-from sidecar.wire.http2_stream import Stream
+from sidecar.wire.http2_stream import Http2Link, Stream
 
 MAX_BODY: Final = 65536  # octets of an answer that are read; the rest is not waited for
 MAX_RECEIVED: Final = 4096  # octets in which what a tcp check expects must be
@@ -163,9 +163,10 @@ class Http2Talk(Talk):
 
     alpn = "http2"
 
-    def __init__(self) -> None:
+    def __init__(self, codec: Codec) -> None:
         super().__init__()
-        self._link: Link | None = None
+        self._codec: Final = codec
+        self._link: Http2Link | None = None
         self.head: dict[bytes, bytes] = {}
         self.body = b""
         self.trailers: dict[bytes, bytes] = {}
@@ -180,7 +181,7 @@ class Http2Talk(Talk):
 
     def begin(self, transport: asyncio.Transport) -> None:
         """See Talk."""
-        link = self._link = Link(self, asyncio.get_running_loop().time, client=True)
+        link = self._link = self._codec(self, asyncio.get_running_loop().time, client=True)
         fields, body = self.request(secure=isinstance(transport, Tls))
         stream = link.open()
         link.send_headers(stream, fields, end=not body)
@@ -249,8 +250,8 @@ class Http2Talk(Talk):
 class GetTalk(Http2Talk):
     """One GET over HTTP/2."""
 
-    def __init__(self, check: HttpHealthCheck, authority: str) -> None:
-        super().__init__()
+    def __init__(self, check: HttpHealthCheck, authority: str, codec: Codec) -> None:
+        super().__init__(codec)
         self._check: Final = check
         self._authority: Final = authority
 
@@ -268,8 +269,10 @@ class GetTalk(Http2Talk):
 class GrpcTalk(Http2Talk):
     """One call of Health/Check, unary."""
 
-    def __init__(self, check: GrpcHealthCheck, authority: str, timeout: float) -> None:
-        super().__init__()
+    def __init__(
+        self, check: GrpcHealthCheck, authority: str, timeout: float, codec: Codec
+    ) -> None:
+        super().__init__(codec)
         self._check: Final = check
         self._authority: Final = authority
         self._timeout: Final = timeout
@@ -309,9 +312,10 @@ class GrpcTalk(Http2Talk):
 class Choice(Talk):
     """A GET whose protocol ALPN decides (RFC 7301); no choice means HTTP/1.1."""
 
-    def __init__(self, check: HttpHealthCheck, authority: str, alpn: str) -> None:
+    def __init__(self, check: HttpHealthCheck, authority: str, alpn: str, codec: Codec) -> None:
         super().__init__()
         self.alpn = alpn
+        self._codec: Final = codec
         self._check: Final = check
         self._authority: Final = authority
 
@@ -319,8 +323,11 @@ class Choice(Talk):
         """See Talk: hand over."""
         chosen = transport.get_extra_info("alpn")
         is_http2 = chosen is not None and chosen != "http/1.1"
-        make = GetTalk if is_http2 or (chosen is None and self.alpn == "http2") else Http1Talk
-        talk = make(self._check, self._authority)
+        talk: Talk
+        if is_http2 or (chosen is None and self.alpn == "http2"):
+            talk = GetTalk(self._check, self._authority, self._codec)
+        else:
+            talk = Http1Talk(self._check, self._authority)
         talk.done.add_done_callback(lambda done: self.settle(done.result()))
         transport.set_protocol(talk)
         talk.connection_made(transport)
@@ -328,10 +335,11 @@ class Choice(Talk):
 
 def make_talk(check: HealthCheck, cluster: ClusterPlan) -> Talk:
     """Return what is to be said for `check` on a new connection; command checks have none."""
+    codec = cluster.http2.codec
     if check.http is not None:
-        return Choice(check.http, check.http.host or cluster.name, _ALPN[cluster.protocol])
+        return Choice(check.http, check.http.host or cluster.name, _ALPN[cluster.protocol], codec)
     if check.grpc is not None:
-        return GrpcTalk(check.grpc, check.grpc.authority or cluster.name, check.timeout)
+        return GrpcTalk(check.grpc, check.grpc.authority or cluster.name, check.timeout, codec)
     assert check.tcp is not None
     return TcpTalk(check.tcp)
 
