@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,16 @@ def test_an_ill_endpoint_gets_no_traffic_until_it_is_well(ward: Ward) -> None:
     address = ward.patients["c"].address
     told = f'sidecar_endpoint_healthy{{cluster="app",endpoint="{address}"}} 0.0'
     assert told in ward.sidecar.get("/metrics")[1]
+
+    shown = subprocess.run(
+        [sys.executable, "-m", "sidecar", "status", "--admin", f"127.0.0.1:{ward.sidecar.admin}"],
+        env={**os.environ, "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout.decode()
+    (line,) = (line for line in shown.splitlines() if address in line)
+    assert "unhealthy" in line
+    assert "expected status 200, got 503" in line
 
     before = ward.sidecar.worker_pid()
     os.kill(before, signal.SIGKILL)
