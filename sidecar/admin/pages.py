@@ -113,10 +113,14 @@ async def _clusters(operator: Operator, request: Request) -> Response:
     rows = [msgspec.to_builtins(e) for e in endpoints]
     if request.query.get("format") == "json":
         return _json(rows)
-    lines = ["cluster  endpoint  available  active  connections  idle  requests  failures\n"]
+    lines = [
+        "cluster  endpoint  available  health  active  connections  idle  requests  failures"
+        "  last_health_failure\n"
+    ]
     lines += [
-        f"{e.cluster}  {e.address}  {'yes' if e.available else 'no'}  {e.active}  {e.connections}"
-        f"  {e.idle}  {e.requests}  {e.failures}\n"
+        f"{e.cluster}  {e.address}  {'yes' if e.available else 'no'}  {e.health or '-'}"
+        f"  {e.active}  {e.connections}  {e.idle}  {e.requests}  {e.failures}"
+        f"  {e.last_failure or '-'}\n"
         for e in endpoints
     ]
     return Response(200, "".join(lines).encode())

@@ -44,9 +44,10 @@ async function show(){try{
   return[l.reporter,l.source_workload,l.destination_service,l.response_code,l.response_flags,
    s.values[0],Math.round(rate*10)/10]});before=now;
  fill("requests",["reporter","source","destination","code","flags","total","per second"],rows);
- fill("endpoints",["cluster","address","available","active","connections","idle","requests","failures"],
-  (await get("clusters?format=json")).map(e=>[e.cluster,e.address,e.available?"yes":"no",e.active,
-   e.connections,e.idle,e.requests,e.failures]));
+ fill("endpoints",["cluster","address","available","health","active","connections","idle","requests",
+  "failures","last health failure"],
+  (await get("clusters?format=json")).map(e=>[e.cluster,e.address,e.available?"yes":"no",e.health||"-",
+   e.active,e.connections,e.idle,e.requests,e.failures,e.last_failure||"-"]));
  fill("listeners",["role","address","protocol","mTLS"],
   (await get("listeners?format=json")).map(l=>[l.role,l.address,l.protocol,l.mtls]));
  fill("certs",["from","identity","valid until","days left"],

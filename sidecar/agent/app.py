@@ -19,9 +19,11 @@ from sidecar.agent import sockets
 from sidecar.agent.adoption import find_orphans
 from sidecar.agent.aggregate import Retired, sum_endpoints
 from sidecar.agent.config import Config, Source, load
+from sidecar.agent.health import Checks
 from sidecar.agent.logs import bug, log, setup
 from sidecar.agent.names import Names
 from sidecar.agent.notify import Notifier
+from sidecar.agent.probe import Prober
 from sidecar.agent.process import Process, launch
 from sidecar.agent.push import Pusher
 from sidecar.agent.store import LastGood, state_dir
@@ -33,7 +35,7 @@ from sidecar.issuers import files
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
 from sidecar.runtime.clock import wall
-from sidecar.runtime.messages import Endpoints, EndpointStatus, Reopen, Sample
+from sidecar.runtime.messages import Endpoints, EndpointStatus, Health, Reopen, Sample
 from sidecar.runtime.tasks import spawn
 
 REPORT_TIMEOUT: Final = 0.3  # seconds that a scrape waits for fresh numbers
@@ -62,7 +64,8 @@ class Agent:
         self._last_good: Final = LastGood(source.name)
         self._listening: Final = sockets.Listening()
         self._names: Final = Names(self._renamed)
-        self._pusher: Final = Pusher(self._listening, self._names.of)
+        self._checks: Final = Checks(Prober().ask, self._turned)
+        self._pusher: Final = Pusher(self._listening, self._names.of, health=self._checks.of)
         self._supervisor: Final = Supervisor(
             lambda index: launch(index, self._state_dir), self._pusher, self._retired.fold
         )
@@ -198,7 +201,10 @@ class Agent:
         workers = self._supervisor.everyone()  # one that ended meanwhile is among the retired
         samples = self._retired.sum(w.samples for w in workers)
         samples += self._own_samples()
-        return samples, sum_endpoints(w.endpoints for w in workers)
+        running = self._pusher.running
+        if running is not None:
+            samples += self._checks.samples(running.snapshot.telemetry.metrics.max_series)
+        return samples, self._checks.marked(sum_endpoints(w.endpoints for w in workers))
 
     def drain(self) -> None:
         """Begin to drain, and exit."""
@@ -248,6 +254,7 @@ class Agent:
 
     async def _put_into_force(self, config: Config, added: list[str]) -> None:
         """Push `config`; whatever goes wrong, it leaves no trace."""
+        plans = Checks.plans(config.snapshot, config.secret)
         self._names.follow(config.snapshot)
         await self._names.wait(RESOLVE_TIMEOUT)
         try:
@@ -259,6 +266,7 @@ class Agent:
             raise
         self._listening.keep_only(config.addresses)
         self._names.keep_only(config.snapshot)
+        self._checks.follow(config.snapshot, plans, self._names.of(config.snapshot))
         self._last_good.save(config)
         self._last_push = wall()
 
@@ -269,11 +277,14 @@ class Agent:
 
     def _renamed(self, cluster: str, dns: str, addresses: tuple[str, ...]) -> None:
         """A name has other addresses: whoever runs a plan with it is told."""
-        target = self._pusher.target
-        if target is not None and any(
-            (c.name, c.dns) == (cluster, dns) for c in target.snapshot.clusters
-        ):
+        if _has(self._pusher.target, cluster, dns):
             self._pusher.tell(Endpoints(cluster, addresses))
+        if _has(self._pusher.running, cluster, dns):
+            self._checks.resolved(cluster, addresses)
+
+    def _turned(self, cluster: str, endpoints: dict[str, bool]) -> None:
+        """Endpoints have become healthy or unhealthy."""
+        self._pusher.tell(Health(cluster, endpoints))
 
     def _watched(self) -> tuple[str, ...]:
         paths = self._source.watched()
@@ -335,10 +346,18 @@ class Agent:
             raise OperationError("cannot-listen", f"{detail} cannot listen on {address}") from None
 
     def _end(self) -> None:
+        self._checks.stop()
         for task in self._tasks:
             task.cancel()
         if self._admin is not None:
             self._admin.close()
+
+
+def _has(config: Config | None, cluster: str, dns: str) -> bool:
+    """Say whether `config` has `cluster` with this DNS name."""
+    return config is not None and any(
+        (c.name, c.dns) == (cluster, dns) for c in config.snapshot.clusters
+    )
 
 
 def run(source: Source) -> int:

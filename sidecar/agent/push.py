@@ -19,6 +19,7 @@ LIVES: Final = (
 )
 
 Resolved = Callable[[Snapshot], dict[str, tuple[str, ...]]]
+Healths = Callable[[Snapshot], dict[str, dict[str, bool]]]
 
 
 @final
@@ -30,10 +31,15 @@ class Pusher(Watch):
     """
 
     def __init__(
-        self, listening: Listening, resolved: Resolved, answer_timeout: float = ANSWER_TIMEOUT
+        self,
+        listening: Listening,
+        resolved: Resolved,
+        answer_timeout: float = ANSWER_TIMEOUT,
+        health: Healths = lambda snapshot: {},
     ) -> None:
         self._listening: Final = listening
         self._resolved: Final = resolved
+        self._health: Final = health
         self._answer_timeout: Final = answer_timeout
         self._workers: Final[dict[int, Worker]] = {}  # those that can be pushed to, by place
         self._waiting: dict[int, asyncio.Future[str]] = {}  # what is wrong there; empty: nothing
@@ -143,6 +149,7 @@ class Pusher(Watch):
                     config.secret,
                     new,
                     self._resolved(config.snapshot),
+                    self._health(config.snapshot),
                 ),
                 self._listening.handles(new),
             )

@@ -95,6 +95,7 @@ def status(admin: str, as_json: bool) -> None:
         click.echo(json.dumps({"server_info": info, "clusters": endpoints}, indent=2))
         return
     from rich.console import Console  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     console = Console()
@@ -105,12 +106,22 @@ def status(admin: str, as_json: bool) -> None:
     if info["last_error"]:
         console.print(f"last reload refused: {info['last_error']}", style="red", markup=False)
     table = Table(
-        "cluster", "endpoint", "available", "active", "connections", "requests", "failures"
+        "cluster",
+        "endpoint",
+        "available",
+        "health",
+        "active",
+        "connections",
+        "requests",
+        "failures",
+        "last health failure",
     )
     for row in endpoints:
         table.add_row(
             row["cluster"], row["address"], "yes" if row["available"] else "no",
+            row["health"] or "-",
             *(str(row[k]) for k in ("active", "connections", "requests", "failures")),
+            escape(row["last_failure"] or "-"),
         )  # fmt: skip
     console.print(table)
 

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final, final
 
+from sidecar.compiler.health import check_health
 from sidecar.compiler.http2 import http2_plan
 from sidecar.core.api import Draw
 from sidecar.core.book import Book, ClusterState, Endpoint
@@ -118,6 +119,7 @@ class ClusterCompiler:
                 ConfigError(f"{path}.dns", "expected host:port; a unix socket goes to `endpoints`")
             )
         self._check_tls(cluster.tls, f"{path}.tls")
+        check_health(cluster, path, errors)
         if cluster.balancer not in self._balancers:
             names = sorted(self._balancers)
             near = difflib.get_close_matches(cluster.balancer, names, 1)
@@ -144,6 +146,8 @@ class ClusterCompiler:
     def _endpoints(self, cluster: Cluster, state: ClusterState, path: str) -> tuple[Endpoint, ...]:
         """Return the endpoints, those that were there before with their connections and load."""
         known = state.endpoints
+        if not cluster.health_checks:  # nobody would ever say that one is well again
+            state.health.clear()
         wanted: list[tuple[str, int, dict[str, str]]]
         if cluster.dns is not None:
             wanted = [(address, 1, {}) for address in dict.fromkeys(state.resolved or ())]
@@ -159,12 +163,15 @@ class ClusterCompiler:
             endpoint = known.get(address) or make_endpoint(address)
             endpoint.weight = weight
             endpoint.labels = labels
+            endpoint.judge(healthy=state.health.get(address, True))
             found[address] = endpoint
         for address, endpoint in known.items():
             if address not in found:
                 endpoint.remove()
         known.clear()
         known.update(found)
+        for address in state.health.keys() - found.keys():
+            del state.health[address]
         return tuple(found.values())
 
     def _client_tls(self, tls: ClusterTls, path: str) -> ClientTls | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from collections.abc import Container
 from functools import cache
 
 import msgspec
@@ -86,6 +87,29 @@ def compile_snapshot(
         book.cluster(name).renew(b"removed")
         del book.clusters[name]
     return Plan(version_of(snapshot), snapshot.workload.identity, listeners, clusters, snapshot)
+
+
+def compile_clusters(
+    snapshot: Snapshot, secret: Secret | None, names: Container[str], dial: Dial
+) -> dict[str, ClusterPlan]:
+    """Return plans of the clusters in `names` that say how their endpoints are reached, not which.
+
+    Raises:
+        ConfigErrors: all that is wrong with these clusters.
+    """
+    errors: list[ConfigError] = []
+    compiler = ClusterCompiler(snapshot, secret, Book(), _balancers(), dial, random.random, errors)
+    plans = {
+        # One endpoint stands for all: balancers make large tables for many.
+        cluster.name: compiler.compile(
+            msgspec.structs.replace(cluster, endpoints=cluster.endpoints[:1]), f"clusters[{index}]"
+        )
+        for index, cluster in enumerate(snapshot.clusters)
+        if cluster.name in names
+    }
+    if errors:
+        raise ConfigErrors(errors)
+    return plans
 
 
 def _check_names(snapshot: Snapshot, errors: list[ConfigError]) -> None:

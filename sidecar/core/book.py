@@ -6,6 +6,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sidecar.core.pool import Lender, Place
 
 
@@ -43,6 +45,7 @@ class Endpoint:
         "available",
         "connections",
         "failures",
+        "healthy",
         "host",
         "labels",
         "path",
@@ -62,8 +65,9 @@ class Endpoint:
         self.path: Final = path
         self.weight = weight
         self.labels: dict[str, str] = {}
-        self.available = True
         self.removed = False  # by a push: who tried it under the old plan keeps it until the end
+        self.healthy = True  # as far as health checks know
+        self.available = True  # what balancers look at
         self.active = 0  # attempts and sessions under way
         self.connections = 0  # open or being opened
         self.requests = 0  # attempts ever
@@ -79,6 +83,10 @@ class Endpoint:
         """Keep no connection for later."""
         self.removed = True
         self.retire()
+
+    def judge(self, *, healthy: bool) -> None:
+        """Note what its health checks say."""
+        self.healthy = self.available = healthy
 
     def retire(self) -> None:
         """Use none of the connections again; what is under way on them is finished."""
@@ -96,6 +104,7 @@ class ClusterState:
         "endpoints",
         "fingerprint",
         "generation",
+        "health",
         "pending",
         "requests",
         "resolved",
@@ -108,9 +117,18 @@ class ClusterState:
         self.requests = 0
         self.retries = 0
         self.endpoints: Final[dict[str, Endpoint]] = {}
+        self.health: Final[dict[str, bool]] = {}  # what checks found, by address
         self.resolved: tuple[str, ...] | None = None  # the last DNS answer
         self.fingerprint = b""  # of whatever makes old connections unfit: TLS, key material
         self.generation = 0  # connections of an older one are not used again
+
+    def judge(self, health: Mapping[str, bool]) -> None:
+        """Note what health checks found, by address; endpoints not named are as they were."""
+        self.health.update(health)
+        for address, healthy in health.items():
+            endpoint = self.endpoints.get(address)
+            if endpoint is not None:  # else the one that comes is told when it does
+                endpoint.judge(healthy=healthy)
 
     def renew(self, fingerprint: bytes) -> None:
         """Retire all connections if `fingerprint` is another than before."""

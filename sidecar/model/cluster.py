@@ -6,6 +6,7 @@ from msgspec import Meta
 
 from sidecar.model.base import Address, Count, Duration, Model
 from sidecar.model.endpoint import Endpoint
+from sidecar.model.health import HealthCheck
 from sidecar.model.http2 import Http2
 
 
@@ -92,3 +93,6 @@ class Cluster(Model, frozen=True, kw_only=True):
 
     limits: Limits = Limits()
     """What it may hold at once."""
+
+    health_checks: tuple[HealthCheck, ...] = ()
+    """How the agent finds out which endpoints to leave out; an endpoint must pass all. Empty: none is left out."""

@@ -32,14 +32,18 @@ class Dialler:
     ) -> None:
         """See `ClusterPlan.dial`."""
         _ = spawn(
-            self._dial(cluster, endpoint, protocol, caller),
+            self.dial(cluster, endpoint, protocol, caller),
             name=f"dial {endpoint.address}",
             on_error=self._bug,  # type: ignore[arg-type] # Engine.bug, kept opaque to avoid a cycle
         )
 
-    async def _dial(
+    async def dial(
         self, cluster: ClusterPlan, endpoint: Endpoint, protocol: Dialled, caller: Caller | None
     ) -> None:
+        """Connect `protocol`, and return when it was told how that ended.
+
+        Cancelled, it leaves no connection behind, unless the protocol has it already.
+        """
         done: asyncio.Future[asyncio.BaseTransport] = self._loop.create_future()
         first = _First(cluster, protocol, endpoint, caller, done)
         connected = False
@@ -58,6 +62,11 @@ class Dialler:
             self._failed(first, protocol, UpstreamError("connect-failed", detail, sent=False))
         except UpstreamError as error:
             self._failed(first, protocol, error)
+        except asyncio.CancelledError:
+            if not first.given and first.transport is not None:
+                first.transport.abort()
+            first.given = True
+            raise
 
     async def _connect(self, endpoint: Endpoint, first: "_First") -> None:
         if endpoint.path:

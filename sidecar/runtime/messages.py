@@ -23,7 +23,7 @@ class Sample(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EndpointStatus(msgspec.Struct, frozen=True):
-    """One endpoint as one worker sees it."""
+    """One endpoint as one worker sees it; `health` and `last_failure` are the agent's to add."""
 
     cluster: str
     address: str
@@ -34,6 +34,8 @@ class EndpointStatus(msgspec.Struct, frozen=True):
     requests: int
     failures: int
     available: bool
+    health: str = ""
+    last_failure: str = ""
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):
@@ -44,7 +46,8 @@ class Apply(Message, frozen=True):
     """Down: run this; one listening socket is attached per address that the worker has not got.
 
     `serial` numbers the pushes of one agent, so that an answer is never taken for another's.
-    `resolved` has the addresses of each cluster whose DNS name is known by now.
+    `resolved` has the addresses of each cluster whose DNS name is known by now; `health` what
+    health checks found, as in `Health`, by cluster.
     """
 
     serial: int
@@ -53,6 +56,7 @@ class Apply(Message, frozen=True):
     secret: Secret | None
     addresses: tuple[str, ...]
     resolved: dict[str, tuple[str, ...]]
+    health: dict[str, dict[str, bool]] = {}
 
 
 class Endpoints(Message, frozen=True):
@@ -60,6 +64,13 @@ class Endpoints(Message, frozen=True):
 
     cluster: str
     addresses: tuple[str, ...]
+
+
+class Health(Message, frozen=True):
+    """Down: what health checks found, by address; endpoints not named are as they were."""
+
+    cluster: str
+    endpoints: dict[str, bool]
 
 
 class Secrets(Message, frozen=True):
@@ -127,5 +138,5 @@ class Drained(Message, frozen=True):
     """Up: nothing is left; the worker exits next."""
 
 
-Down = Apply | Endpoints | Secrets | Drain | Reopen | Report
+Down = Apply | Endpoints | Health | Secrets | Drain | Reopen | Report
 Up = Hello | Ack | Nack | Stats | Drained

@@ -38,6 +38,7 @@ from sidecar.runtime.messages import (
     Drained,
     Endpoints,
     EndpointStatus,
+    Health,
     Hello,
     Nack,
     Reopen,
@@ -169,6 +170,10 @@ class Worker:
                 make_endpoint(address)  # a bad address is refused before anything is touched
             if self._snapshot is not None:
                 await self._apply(self._snapshot, self._secret)
+        elif isinstance(message, Health):
+            state = self._book.clusters.get(message.cluster)
+            if state is not None:
+                state.judge(message.endpoints)
         elif isinstance(message, Drain):
             self._drain(message.seconds)
         elif isinstance(message, Reopen):
@@ -184,6 +189,8 @@ class Worker:
             if isinstance(message, Apply):
                 self._hold(message.addresses, descriptors)
                 self._resolve(message)
+                for name, health in message.health.items():
+                    self._book.cluster(name).judge(health)
                 await self._apply(message.snapshot, message.secret)
             elif self._snapshot is not None:
                 await self._apply(self._snapshot, message.secret)

@@ -173,7 +173,8 @@ class Bench:
 
     def __init__(self, places: int = 1) -> None:
         self.listening = Listening()
-        self.pusher = Pusher(self.listening, lambda snapshot: {})
+        self.health: dict[str, dict[str, bool]] = {}
+        self.pusher = Pusher(self.listening, lambda snapshot: {}, health=lambda _: self.health)
         self.gone: list[tuple[Sample, ...]] = []
         self.supervisor = Supervisor(self.launch, self.pusher, self.gone.append)
         self.started: list[Double] = []

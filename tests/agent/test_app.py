@@ -17,9 +17,11 @@ from sidecar.errors import ConfigError, ConfigErrors, OperationError
 from sidecar.model.bootstrap import Admin
 from sidecar.model.cluster import Cluster
 from sidecar.model.endpoint import Endpoint
+from sidecar.model.health import HealthCheck, TcpHealthCheck
 from sidecar.model.identity import Workload
 from sidecar.model.listener import OutboundListener
 from sidecar.model.snapshot import Snapshot
+from sidecar.runtime.messages import EndpointStatus, Health, Stats
 from tests.agent.bench import Double, in_no_time, settle
 
 
@@ -32,6 +34,7 @@ class Script:
         self._directory = directory
         self.error: Exception | None = None
         self.names = "a"  # workload, and one listener for each letter
+        self.checks: tuple[HealthCheck, ...] = ()
 
     def load(self) -> Snapshot:
         if self.error is not None:
@@ -42,7 +45,7 @@ class Script:
                 OutboundListener(address=f"unix:{self.path(name)}", cluster="c")
                 for name in self.names
             ),
-            clusters=(Cluster(name="c", endpoints=(Endpoint(address="127.0.0.1:9"),)),),
+            clusters=(Cluster(name="c", endpoints=(self.nobody,), health_checks=self.checks),),
             admin=Admin(address="off"),
         )
 
@@ -54,6 +57,11 @@ class Script:
 
     def path(self, name: str) -> Path:
         return self._directory / name
+
+    @property
+    def nobody(self) -> Endpoint:
+        """An endpoint where nobody listens."""
+        return Endpoint(address=f"unix:{self.path('nobody')}")
 
 
 class Stage:
@@ -255,3 +263,34 @@ async def test_the_watchdog_is_fed_while_a_worker_serves(tmp_path: Path) -> None
         await s.doubles[1].pushed()
         await asyncio.sleep(2 * TICK)
         assert "WATCHDOG=1" in s.heard()
+
+
+@in_no_time
+async def test_what_health_checks_find_reaches_workers_and_the_operator(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        s.source.checks = (HealthCheck(tcp=TcpHealthCheck()),)
+        await s.agent.start()
+        await asyncio.sleep(1)
+        address = s.source.nobody.address
+        (first,) = s.doubles
+        told = [message for message in first.heard if isinstance(message, Health)]
+        assert told == [Health("c", {address: False})]
+
+        first.die()
+        while len(s.doubles) < 2:
+            await settle()
+        second = s.doubles[1]
+        await second.pushed()
+        await settle()
+        assert getattr(second.pushes()[0], "health", None) == {"c": {address: False}}
+
+        second.say(Stats((), (EndpointStatus("c", address, 1, 0, 0, 0, 0, 0, False),)))
+        samples, (status,) = await s.agent.statistics()
+        assert (status.health, status.last_failure[:14]) == ("unhealthy", "connect-failed")
+        assert ("sidecar_endpoint_healthy", (0.0,)) in [(x.name, x.values) for x in samples]
+
+        s.source.checks = ()
+        await s.reload("ack")
+        assert getattr(second.pushes()[1], "health", None) == {}
+        await asyncio.sleep(100)  # in which nobody is asked
+        assert second.heard[-1] is second.pushes()[1]

@@ -272,3 +272,17 @@ async def test_who_has_not_answered_is_sent_every_socket_again(tmp_path: Path) -
 
     sent = [push.addresses for push in first.pushes() if isinstance(push, Apply)]
     assert sent == [(one,), (two,), (one,)]  # did it take the second push, or not?
+
+
+@in_no_time
+async def test_a_newcomer_is_given_what_health_checks_found() -> None:
+    bench = Bench()
+    bench.health["c"] = {"127.0.0.1:1": False}
+    (first,) = await bench.run(A)
+    first.die()
+    second = await bench.until_started(2)
+    second.hello()
+    await second.pushed()
+
+    given = [push.health for push in (*first.pushes(), *second.pushes()) if isinstance(push, Apply)]
+    assert given == [bench.health, bench.health]

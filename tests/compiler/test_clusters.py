@@ -15,10 +15,12 @@ from sidecar.identity.tls import ClientTls, ServerTls
 from sidecar.issuers.ephemeral import Authority
 from sidecar.model.cluster import Cluster, ClusterTls, Limits
 from sidecar.model.endpoint import Endpoint
+from sidecar.model.health import HealthCheck, TcpHealthCheck
 from sidecar.model.identity import Secret, Workload
 from sidecar.model.listener import InboundListener, OutboundListener
 from sidecar.model.snapshot import Snapshot
 
+CHECK = HealthCheck(tcp=TcpHealthCheck())
 PEER = "spiffe://example.org/ns/default/sa/catalog"
 AUTHORITY = Authority("example.org")
 SECRET = AUTHORITY.issue("spiffe://example.org/ns/default/sa/web")
@@ -133,6 +135,38 @@ def test_the_endpoints_of_a_name_are_what_it_resolves_to(
     plan = plan_of(Cluster(name="catalog", dns="catalog.internal:80"), book=book)
     assert [e.address for e in plan.endpoints] == addresses
     assert plan.server_name == "catalog.internal"
+
+
+def judged(book: Book, **health: bool) -> None:
+    book.cluster("catalog").judge({f"{name}:1": healthy for name, healthy in health.items()})
+
+
+def available(plan: ClusterPlan) -> list[str]:
+    return [e.address for e in plan.endpoints if e.available]
+
+
+def test_what_health_checks_found_is_in_force_at_once_and_outlives_pushes() -> None:
+    book = Book()
+    judged(book, b=False)  # before there is a plan
+    first = plan_of(listed("a:1", "b:1", "c:1", health_checks=(CHECK,)), book=book)
+    assert available(first) == ["a:1", "c:1"]
+
+    judged(book, a=False, b=True, c=False)
+    assert available(first) == ["b:1"]
+
+    second = plan_of(listed("a:1", "b:1", "d:1", health_checks=(CHECK,)), book=book)
+    assert available(second) == ["b:1", "d:1"]
+    third = plan_of(listed("a:1", "c:1", health_checks=(CHECK,)), book=book)
+    assert available(third) == ["c:1"]  # which was away: what was known of it is forgotten
+
+
+def test_without_checks_every_endpoint_is_available() -> None:
+    book = Book()
+    judged(book, a=False)
+    plan_of(listed("a:1", health_checks=(CHECK,)), book=book)
+    assert available(plan_of(listed("a:1"), book=book)) == ["a:1"]
+    again = plan_of(listed("a:1", health_checks=(CHECK,)), book=book)
+    assert available(again) == ["a:1"]
 
 
 def test_the_given_server_name_wins_over_the_resolved_one() -> None:

@@ -11,6 +11,13 @@ from sidecar.core.types import Engine
 from sidecar.errors import ConfigErrors
 from sidecar.model.cluster import Cluster, ClusterTls
 from sidecar.model.endpoint import Endpoint
+from sidecar.model.health import (
+    CommandHealthCheck,
+    GrpcHealthCheck,
+    HealthCheck,
+    HttpHealthCheck,
+    TcpHealthCheck,
+)
 from sidecar.model.identity import Workload
 from sidecar.model.listener import InboundListener, OutboundListener
 from sidecar.model.route import RetryPolicy, Route, RouteMatch, StringMatch, WeightedCluster
@@ -51,6 +58,73 @@ def tcp(*routes: Route) -> OutboundListener:
 def cluster(**more: object) -> Cluster:
     return Cluster(**{"name": "catalog", "endpoints": (PLACE,), **more})  # type: ignore[arg-type]
 
+
+TCP = HealthCheck(tcp=TcpHealthCheck())
+HEALTH: list[tuple[HealthCheck, str, str, dict[str, str]]] = [
+    (
+        HealthCheck(),
+        "",
+        "expected exactly one of http, tcp, grpc, command; got none (`tcp: {}` is the simplest)",
+        {},
+    ),
+    (
+        HealthCheck(tcp=TcpHealthCheck(), grpc=GrpcHealthCheck()),
+        "",
+        "expected exactly one of http, tcp, grpc, command; got tcp and grpc",
+        {},
+    ),
+    *(
+        (
+            HealthCheck(http=HttpHealthCheck(path=path)),
+            ".http.path",
+            f"expected a leading / and visible ASCII, got {path!r}",
+            {},
+        )
+        for path in ("healthz", "/a b", "/a#b", "/\r\nx: y")
+    ),
+    (
+        HealthCheck(http=HttpHealthCheck(path="/", host="a b")),
+        ".http.host",
+        "expected a host, or host:port, got 'a b'",
+        {},
+    ),
+    (
+        HealthCheck(http=HttpHealthCheck(path="/", expected_statuses=())),
+        ".http.expected_statuses",
+        "expected at least one status",
+        {},
+    ),
+    *(
+        (
+            HealthCheck(http=HttpHealthCheck(path="/", expected_statuses=("200", text))),
+            ".http.expected_statuses[1]",
+            f"expected a status like 200 or a range like 200-299, got {text!r}",
+            {},
+        )
+        for text in ("2xx", "99", "299-200", "200-", "")
+    ),
+    (
+        HealthCheck(grpc=GrpcHealthCheck(authority="a/b")),
+        ".grpc.authority",
+        "expected a host, or host:port, got 'a/b'",
+        {},
+    ),
+    (
+        HealthCheck(grpc=GrpcHealthCheck()),
+        ".grpc",
+        "needs HTTP/2, and `protocol` says http1",
+        {"protocol": "http1"},
+    ),
+    *(
+        (
+            HealthCheck(command=CommandHealthCheck(argv=argv)),
+            ".command.argv",
+            f"expected a program and its arguments, got {list(argv)!r}",
+            {},
+        )
+        for argv in ((), ("",), ("true", "a\0b"))
+    ),
+]
 
 TO = "catalog"
 WRONG = {
@@ -209,6 +283,14 @@ WRONG = {
         "clusters[0].tls.roots",
         "needs mode: simple",
     ),
+    **{
+        f"health check: {path or told}": (
+            snapshot(cluster(health_checks=(TCP, check), **more)),
+            f"clusters[0].health_checks[1]{path}",
+            told,
+        )
+        for check, path, told, more in HEALTH
+    },
     "no status codes": (
         routed(Route(cluster=TO, retry=RetryPolicy(on=("retriable-status-codes",)))),
         "outbound[0].routes[0].retry.on",
