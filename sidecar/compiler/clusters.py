@@ -1,13 +1,14 @@
 """Clusters of a snapshot to cluster plans."""
 
-import difflib
 import hashlib
 from collections.abc import Mapping
 from typing import Final, final
 
+from sidecar.compiler.balancing import chosen_balancer
 from sidecar.compiler.http2 import http2_plan
-from sidecar.core.api import Draw
+from sidecar.core.api import Balancer, Draw
 from sidecar.core.book import Book, ClusterState, Endpoint
+from sidecar.core.candidates import PANIC_SHARE
 from sidecar.core.connect import begin
 from sidecar.core.plan import (
     PROTOCOL_AUTO,
@@ -63,12 +64,12 @@ class ClusterCompiler:
         self._check(cluster, path)
         state = self._book.cluster(cluster.name)
         endpoints = self._endpoints(cluster, state, path)
-        plugin = self._balancers.get(cluster.balancer) or self._balancers["least_request"]
+        balancer = self._balancer(cluster, state, endpoints, path)
         plan = ClusterPlan(
             cluster.name,
             state,
             endpoints,
-            plugin.make(endpoints, self._draw),
+            balancer,
             self._dial,
             self._reader,
             begin,
@@ -118,15 +119,19 @@ class ClusterCompiler:
                 ConfigError(f"{path}.dns", "expected host:port; a unix socket goes to `endpoints`")
             )
         self._check_tls(cluster.tls, f"{path}.tls")
-        if cluster.balancer not in self._balancers:
-            names = sorted(self._balancers)
-            near = difflib.get_close_matches(cluster.balancer, names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-            errors.append(
-                ConfigError(
-                    f"{path}.balancer", f"no balancer is called {cluster.balancer!r} ({hint})"
-                )
-            )
+
+    def _balancer(
+        self, cluster: Cluster, state: ClusterState, endpoints: tuple[Endpoint, ...], path: str
+    ) -> Balancer:
+        """Return who picks among `endpoints`."""
+        plugin, settings = chosen_balancer(cluster, self._balancers, path, self._errors)
+        if state.balancer != (plugin.name, settings):
+            state.balancer = (plugin.name, settings)
+            for endpoint in endpoints:
+                endpoint.watchers = ()  # what the balancer before wanted to know
+        balancer = plugin.make(endpoints, self._draw, PANIC_SHARE, settings)
+        assert isinstance(balancer, Balancer)
+        return balancer
 
     def _check_tls(self, tls: ClusterTls, path: str) -> None:
         errors = self._errors

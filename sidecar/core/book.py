@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
+    from sidecar.core.api import Watcher
     from sidecar.core.pool import Lender, Place
 
 
@@ -49,6 +50,7 @@ class Endpoint:
         "pools",
         "port",
         "requests",
+        "watchers",
         "weight",
     )
 
@@ -66,6 +68,7 @@ class Endpoint:
         self.connections = 0  # open or being opened
         self.requests = 0  # attempts ever
         self.failures = 0  # attempts that the endpoint failed
+        self.watchers: tuple[Watcher, ...] = ()  # told of its answers and failures
         self.pools: Final = (Pool(1), Pool(100))
 
     @property
@@ -85,6 +88,7 @@ class ClusterState:
     """What one cluster has under way, in this worker."""
 
     __slots__ = (
+        "balancer",
         "connections",
         "endpoints",
         "fingerprint",
@@ -103,6 +107,7 @@ class ClusterState:
         self.endpoints: Final[dict[str, Endpoint]] = {}
         self.resolved: tuple[str, ...] | None = None  # the last DNS answer
         self.fingerprint = b""  # of whatever makes old connections unfit: TLS, key material
+        self.balancer: object = None  # which one, and its settings, the endpoints are watched for
         self.generation = 0  # connections of an older one are not used again
 
     def renew(self, fingerprint: bytes) -> None:

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
+from sidecar.model.balancing import Maglev, PeakEwma, RingHash
 from sidecar.model.base import Address, Count, Duration, Model
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.http2 import Http2
@@ -73,7 +74,18 @@ class Cluster(Model, frozen=True, kw_only=True):
     """How HTTP/2 is spoken with the endpoints."""
 
     balancer: str = "least_request"
-    """Who picks the endpoint: `least_request` (the less busy of two drawn), `round_robin` or `random`."""
+    """Who picks the endpoint, always by weight: `least_request` (the less busy of two drawn), `round_robin`, `random`,
+    `peak_ewma` (the sooner of two, by latency and queue), `ring_hash` or `maglev` (like requests to one endpoint, see
+    `hash_policy` of routes)."""
+
+    ring_hash: RingHash = RingHash()
+    """Settings of the balancer of this name."""
+
+    maglev: Maglev = Maglev()
+    """Settings of the balancer of this name."""
+
+    peak_ewma: PeakEwma = PeakEwma()
+    """Settings of the balancer of this name."""
 
     tls: ClusterTls = ClusterTls()
     """How the connections are secured."""

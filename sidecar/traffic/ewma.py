@@ -1,7 +1,9 @@
 """How long something takes lately: an average that forgets, and believes bad news at once."""
 
-from math import exp
+from math import exp, inf
 from typing import Final, final
+
+NEVER: Final = inf
 
 
 @final
@@ -14,16 +16,16 @@ class PeakEwma:
 
     __slots__ = ("_at", "_decay", "_value")
 
-    def __init__(self, decay: float, first: float, now: float) -> None:
-        """Begin at `first`; after `decay` seconds an old value counts 37 % (1/e)."""
+    def __init__(self, decay: float, first: float) -> None:
+        """Stay at `first` until a value is seen; after `decay` seconds one counts 37 % (1/e)."""
         self._decay: Final = decay
         self._value = first
-        self._at = now
+        self._at = NEVER
 
     def observe(self, seconds: float, now: float) -> None:
         """Take in that it has taken `seconds`."""
         value = self._value
-        if seconds > value:
+        if seconds > value or self._at == NEVER:
             self._value = seconds
         else:
             kept = exp(-max(now - self._at, 0.0) / self._decay)

@@ -9,6 +9,7 @@ from sidecar.core.http1_client import Http1Client
 from sidecar.core.timers import Wheel
 from sidecar.core.types import Engine
 from sidecar.errors import ConfigErrors
+from sidecar.model.balancing import HashCookie, HashPolicy, Maglev, RingHash
 from sidecar.model.cluster import Cluster, ClusterTls
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.identity import Workload
@@ -50,6 +51,11 @@ def tcp(*routes: Route) -> OutboundListener:
 
 def cluster(**more: object) -> Cluster:
     return Cluster(**{"name": "catalog", "endpoints": (PLACE,), **more})  # type: ignore[arg-type]
+
+
+def hashed(*policies: HashPolicy) -> Snapshot:
+    route = Route(cluster=TO, hash_policy=policies)
+    return snapshot(cluster(balancer="ring_hash"), outbound=(OutboundListener(routes=(route,)),))
 
 
 TO = "catalog"
@@ -213,6 +219,69 @@ WRONG = {
         routed(Route(cluster=TO, retry=RetryPolicy(on=("retriable-status-codes",)))),
         "outbound[0].routes[0].retry.on",
         "retriable-status-codes needs status_codes",
+    ),
+    "no kind to hash by": (
+        hashed(HashPolicy()),
+        "outbound[0].routes[0].hash_policy[0]",
+        "expected exactly one of header, cookie, query_parameter, source_ip; got []",
+    ),
+    "two kinds to hash by": (
+        hashed(HashPolicy(source_ip=True), HashPolicy(header="a", query_parameter="b")),
+        "outbound[0].routes[0].hash_policy[1]",
+        "expected exactly one of header, cookie, query_parameter, source_ip;"
+        " got ['header', 'query_parameter']",
+    ),
+    "a field to hash by": (
+        hashed(HashPolicy(header="a b")),
+        "outbound[0].routes[0].hash_policy[0].header",
+        "no field can be called 'a b'",
+    ),
+    "a cookie to hash by": (
+        hashed(HashPolicy(cookie=HashCookie(name="a=b"))),
+        "outbound[0].routes[0].hash_policy[0].cookie.name",
+        "no cookie can be called 'a=b'",
+    ),
+    "the path of a cookie": (
+        hashed(HashPolicy(cookie=HashCookie(name="a", path="/;x"))),
+        "outbound[0].routes[0].hash_policy[0].cookie.path",
+        "expected a path from / on, got '/;x'",
+    ),
+    "nobody who hashes": (
+        routed(Route(cluster=TO, hash_policy=(HashPolicy(header="a"),))),
+        "outbound[0].routes[0].hash_policy",
+        "needs a cluster with balancer ring_hash or maglev; got catalog",
+    ),
+    "a header of opaque connections": (
+        snapshot(
+            cluster(balancer="maglev"),
+            outbound=(tcp(Route(cluster=TO, hash_policy=(HashPolicy(header="a"),))),),
+        ),
+        "outbound[0].routes[0].hash_policy",
+        "a tcp listener has `source_ip` only",
+    ),
+    "settings of another balancer": (
+        snapshot(cluster(maglev=Maglev(table_size=13))),
+        "clusters[0].maglev",
+        "needs balancer: maglev",
+    ),
+    "a table that is no prime": (
+        snapshot(cluster(balancer="maglev", maglev=Maglev(table_size=65536))),
+        "clusters[0].maglev.table_size",
+        "expected a prime, got 65536",
+    ),
+    "a ring that is smaller than it may be": (
+        snapshot(
+            cluster(
+                balancer="ring_hash", ring_hash=RingHash(minimum_ring_size=9, maximum_ring_size=8)
+            )
+        ),
+        "clusters[0].ring_hash.minimum_ring_size",
+        "expected maximum_ring_size, 8, or less",
+    ),
+    "a bound below the mean": (
+        snapshot(cluster(balancer="ring_hash", ring_hash=RingHash(hash_balance_factor=99))),
+        "clusters[0].ring_hash.hash_balance_factor",
+        "expected 0, or 100 or more; got 99",
     ),
     "app and cluster": (
         snapshot(inbound=(InboundListener(app="127.0.0.1:2", cluster=TO, mtls="off"),)),
