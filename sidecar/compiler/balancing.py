@@ -1,18 +1,32 @@
 """Which balancer a cluster gets, with which settings."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Final
 
+from sidecar.core.api import Balancer, Draw
+from sidecar.core.book import ClusterState, Endpoint
+from sidecar.core.tiers import SlowStart, Tiered
 from sidecar.errors import ConfigError
+from sidecar.model.balancing import Maglev, RingHash
 from sidecar.model.cluster import Cluster
 from sidecar.plugin import Plugin
 from sidecar.traffic.maglev import is_prime
 
+HASHING: Final = (RingHash, Maglev)  # settings of balancers whose choice is the hash's
+
 
 def chosen_balancer(
-    cluster: Cluster, balancers: Mapping[str, Plugin], path: str, errors: list[ConfigError]
+    cluster: Cluster,
+    balancers: Mapping[str, Plugin],
+    zone: str,
+    path: str,
+    errors: list[ConfigError],
 ) -> tuple[Plugin, object]:
-    """Return the plug-in that `cluster` names, and its settings: the field of the same name."""
+    """Return the plug-in that `cluster` names, and its settings: the field of the same name.
+
+    `zone` is the workload's.
+    """
     plugin = balancers.get(cluster.balancer)
     if plugin is None:
         names = sorted(balancers)
@@ -26,11 +40,60 @@ def chosen_balancer(
         if other is not plugin and settings != other.settings():
             # What is not looked at would be believed to matter.
             errors.append(ConfigError(f"{path}.{name}", f"needs balancer: {name}"))
+    if cluster.zone_aware.enabled and not zone:
+        errors.append(ConfigError(f"{path}.zone_aware", "needs workload.zone"))
+    if cluster.slow_start.window and plugin.settings in HASHING:
+        text = f"needs a balancer that may choose; with {plugin.name} the hash does"
+        errors.append(ConfigError(f"{path}.slow_start", text))
     before = len(errors)
     _check_settings(cluster, path, errors)
     if len(errors) > before:
         plugin = balancers["least_request"]  # a table of no prime size would never be full
     return plugin, getattr(cluster, plugin.name, None)
+
+
+def assemble(
+    cluster: Cluster,
+    zone: str,
+    state: ClusterState,
+    endpoints: tuple[Endpoint, ...],
+    make: Callable[[tuple[Endpoint, ...], float], Balancer],
+    draw: Draw,
+) -> Balancer:
+    """Return the balancer of all `endpoints`, with tiers and slow start around it where needed.
+
+    `make(endpoints, panic)` makes the balancer itself.
+    """
+    panic = cluster.panic_threshold / 100
+    tiers = _tiers(cluster, zone, endpoints)
+    if len(tiers) > 1:
+        balancer: Balancer = Tiered(state, tiers, make, panic, draw)
+    else:
+        balancer = make(endpoints, panic)
+    start = cluster.slow_start
+    if not start.window:
+        return balancer
+    least = start.min_weight_percent / 100
+    return SlowStart(
+        balancer,
+        endpoints,
+        draw,
+        window=start.window,
+        aggression=start.aggression,
+        least=least,
+    )
+
+
+def _tiers(
+    cluster: Cluster, zone: str, endpoints: tuple[Endpoint, ...]
+) -> list[tuple[Endpoint, ...]]:
+    """Return `endpoints` by priority, and within each those of `zone` before the others."""
+    by_zone = cluster.zone_aware.enabled and len(endpoints) >= cluster.zone_aware.min_cluster_size
+    found: dict[tuple[int, bool], list[Endpoint]] = {}
+    for endpoint in endpoints:
+        is_remote = by_zone and endpoint.zone != zone
+        found.setdefault((endpoint.priority, is_remote), []).append(endpoint)
+    return [tuple(found[key]) for key in sorted(found)]
 
 
 def _check_settings(cluster: Cluster, path: str, errors: list[ConfigError]) -> None:

@@ -4,11 +4,10 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final, final
 
-from sidecar.compiler.balancing import chosen_balancer
+from sidecar.compiler.balancing import assemble, chosen_balancer
 from sidecar.compiler.http2 import http2_plan
 from sidecar.core.api import Balancer, Draw
 from sidecar.core.book import Book, ClusterState, Endpoint
-from sidecar.core.candidates import PANIC_SHARE
 from sidecar.core.connect import begin
 from sidecar.core.plan import (
     PROTOCOL_AUTO,
@@ -22,6 +21,7 @@ from sidecar.errors import ConfigError, IdentityError
 from sidecar.identity.spiffe import is_spiffe_id
 from sidecar.identity.tls import ClientTls, mutual_tls, simple_tls
 from sidecar.model.cluster import Cluster, ClusterTls
+from sidecar.model.endpoint import Endpoint as Place
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
 from sidecar.plugin import Plugin
@@ -124,14 +124,20 @@ class ClusterCompiler:
         self, cluster: Cluster, state: ClusterState, endpoints: tuple[Endpoint, ...], path: str
     ) -> Balancer:
         """Return who picks among `endpoints`."""
-        plugin, settings = chosen_balancer(cluster, self._balancers, path, self._errors)
+        zone = self._snapshot.workload.zone
+        plugin, settings = chosen_balancer(cluster, self._balancers, zone, path, self._errors)
         if state.balancer != (plugin.name, settings):
             state.balancer = (plugin.name, settings)
             for endpoint in endpoints:
                 endpoint.watchers = ()  # what the balancer before wanted to know
-        balancer = plugin.make(endpoints, self._draw, PANIC_SHARE, settings)
-        assert isinstance(balancer, Balancer)
-        return balancer
+        state.changes += 1
+
+        def make(some: tuple[Endpoint, ...], panic: float) -> Balancer:
+            balancer = plugin.make(some, self._draw, panic, settings)
+            assert isinstance(balancer, Balancer)
+            return balancer
+
+        return assemble(cluster, zone, state, endpoints, make, self._draw)
 
     def _check_tls(self, tls: ClusterTls, path: str) -> None:
         errors = self._errors
@@ -149,21 +155,23 @@ class ClusterCompiler:
     def _endpoints(self, cluster: Cluster, state: ClusterState, path: str) -> tuple[Endpoint, ...]:
         """Return the endpoints, those that were there before with their connections and load."""
         known = state.endpoints
-        wanted: list[tuple[str, int, dict[str, str]]]
+        wanted = cluster.endpoints
         if cluster.dns is not None:
-            wanted = [(address, 1, {}) for address in dict.fromkeys(state.resolved or ())]
-        else:
-            wanted = [(e.address, e.weight, e.labels) for e in cluster.endpoints]
+            addresses = dict.fromkeys(state.resolved or ())
+            wanted = tuple(Place(address=address) for address in addresses)
         found: dict[str, Endpoint] = {}
-        for index, (address, weight, labels) in enumerate(wanted):
+        for index, place in enumerate(wanted):
+            address = place.address
             if address in found:
                 self._errors.append(
                     ConfigError(f"{path}.endpoints[{index}]", f"{address} is listed twice")
                 )
                 continue
             endpoint = known.get(address) or make_endpoint(address)
-            endpoint.weight = weight
-            endpoint.labels = labels
+            endpoint.weight = place.weight
+            endpoint.labels = place.labels
+            endpoint.priority = place.priority
+            endpoint.zone = place.zone
             found[address] = endpoint
         for address, endpoint in known.items():
             if address not in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
@@ -49,9 +50,12 @@ class Endpoint:
         "path",
         "pools",
         "port",
+        "priority",
         "requests",
+        "since",
         "watchers",
         "weight",
+        "zone",
     )
 
     def __init__(
@@ -63,7 +67,12 @@ class Endpoint:
         self.path: Final = path
         self.weight = weight
         self.labels: dict[str, str] = {}
-        self.available = True
+        self.priority = 0  # 0 is wanted most
+        self.zone = ""
+        self.since = (
+            inf  # when it came, in a cluster with slow start; inf: it was not looked at yet
+        )
+        self.available = True  # changed by `ClusterState.mark`
         self.active = 0  # attempts and sessions under way
         self.connections = 0  # open or being opened
         self.requests = 0  # attempts ever
@@ -89,6 +98,7 @@ class ClusterState:
 
     __slots__ = (
         "balancer",
+        "changes",
         "connections",
         "endpoints",
         "fingerprint",
@@ -108,7 +118,13 @@ class ClusterState:
         self.resolved: tuple[str, ...] | None = None  # the last DNS answer
         self.fingerprint = b""  # of whatever makes old connections unfit: TLS, key material
         self.balancer: object = None  # which one, and its settings, the endpoints are watched for
+        self.changes = 0  # of who is available
         self.generation = 0  # connections of an older one are not used again
+
+    def mark(self, endpoint: Endpoint, *, available: bool) -> None:
+        """Say whether `endpoint` may be chosen."""
+        endpoint.available = available
+        self.changes += 1
 
     def renew(self, fingerprint: bytes) -> None:
         """Retire all connections if `fingerprint` is another than before."""

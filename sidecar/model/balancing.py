@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta
 
-from sidecar.model.base import Count, Duration, Model
+from sidecar.model.base import Count, Duration, Model, Percent
 
 
 class RingHash(Model, frozen=True, kw_only=True):
@@ -40,6 +40,34 @@ class PeakEwma(Model, frozen=True, kw_only=True):
 
     default_rtt: Annotated[float, Meta(gt=0, extra={"unit": "duration"})] = 0.01
     """Latency that an endpoint is thought to have before it has answered once."""
+
+
+class ZoneAware(Model, frozen=True, kw_only=True):
+    """Whether endpoints of the workload's own zone come first (Envoy: ZoneAwareLbConfig)."""
+
+    SHORT: ClassVar[str] = "enabled"
+
+    enabled: bool = False
+    """The zone's own endpoints get the traffic while 71 % of them are available, the others what those cannot
+    carry. For zones whose endpoints can carry what their callers send: nothing evens it out."""
+
+    min_cluster_size: Count = 6
+    """With fewer endpoints than this the zones do not matter."""
+
+
+class SlowStart(Model, frozen=True, kw_only=True):
+    """How an endpoint that joins a running cluster comes to its share (Envoy: SlowStartConfig)."""
+
+    SHORT: ClassVar[str] = "window"
+
+    window: Duration = 0.0
+    """Seconds until it has its whole share; 0 means at once. Also for one that returns from ejection."""
+
+    aggression: Annotated[float, Meta(gt=0)] = 1.0
+    """1: in a straight line; more: faster at first."""
+
+    min_weight_percent: Percent = 10.0
+    """The part of its share that it begins with."""
 
 
 class HashCookie(Model, frozen=True, kw_only=True):

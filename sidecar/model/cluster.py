@@ -4,8 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from sidecar.model.balancing import Maglev, PeakEwma, RingHash
-from sidecar.model.base import Address, Count, Duration, Model
+from sidecar.model.balancing import Maglev, PeakEwma, RingHash, SlowStart, ZoneAware
+from sidecar.model.base import Address, Count, Duration, Model, Percent
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.http2 import Http2
 
@@ -86,6 +86,16 @@ class Cluster(Model, frozen=True, kw_only=True):
 
     peak_ewma: PeakEwma = PeakEwma()
     """Settings of the balancer of this name."""
+
+    panic_threshold: Percent = 50.0
+    """While fewer endpoints than this are available, all are used as if they were: better some failures than the
+    whole load on the few that are left. 0 means never."""
+
+    zone_aware: ZoneAware = ZoneAware()
+    """Whether the own zone comes first."""
+
+    slow_start: SlowStart = SlowStart()
+    """How a new endpoint comes to its share; not for `ring_hash` and `maglev`."""
 
     tls: ClusterTls = ClusterTls()
     """How the connections are secured."""

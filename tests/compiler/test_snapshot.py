@@ -9,7 +9,7 @@ from sidecar.core.http1_client import Http1Client
 from sidecar.core.timers import Wheel
 from sidecar.core.types import Engine
 from sidecar.errors import ConfigErrors
-from sidecar.model.balancing import HashCookie, HashPolicy, Maglev, RingHash
+from sidecar.model.balancing import HashCookie, HashPolicy, Maglev, RingHash, SlowStart, ZoneAware
 from sidecar.model.cluster import Cluster, ClusterTls
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.identity import Workload
@@ -282,6 +282,16 @@ WRONG = {
         snapshot(cluster(balancer="ring_hash", ring_hash=RingHash(hash_balance_factor=99))),
         "clusters[0].ring_hash.hash_balance_factor",
         "expected 0, or 100 or more; got 99",
+    ),
+    "a zone that nobody has told": (
+        snapshot(cluster(zone_aware=ZoneAware(enabled=True))),
+        "clusters[0].zone_aware",
+        "needs workload.zone",
+    ),
+    "a slow start where the hash chooses": (
+        snapshot(cluster(balancer="maglev", slow_start=SlowStart(window=1.0))),
+        "clusters[0].slow_start",
+        "needs a balancer that may choose; with maglev the hash does",
     ),
     "app and cluster": (
         snapshot(inbound=(InboundListener(app="127.0.0.1:2", cluster=TO, mtls="off"),)),
