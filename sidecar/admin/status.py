@@ -45,7 +45,7 @@ async function show(){try{
    s.values[0],Math.round(rate*10)/10]});before=now;
  fill("requests",["reporter","source","destination","code","flags","total","per second"],rows);
  fill("endpoints",["cluster","address","available","active","connections","idle","requests","failures"],
-  (await get("clusters?format=json")).map(e=>[e.cluster,e.address,e.available?"yes":"no",e.active,
+  (await get("clusters?format=json")).map(e=>[e.cluster,e.address,e.available?"yes":e.ejected?"ejected: "+e.ejected:"no",e.active,
    e.connections,e.idle,e.requests,e.failures]));
  fill("listeners",["role","address","protocol","mTLS"],
   (await get("listeners?format=json")).map(l=>[l.role,l.address,l.protocol,l.mtls]));

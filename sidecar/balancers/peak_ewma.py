@@ -33,7 +33,7 @@ class Latency(Watcher):
         """Take in the seconds from the request's head to the response's."""
         self.average.observe(now - exchange.sent_at, now)
 
-    def failed(self, code: str, now: float) -> None:
+    def failed(self, placed: Exchange | Session, code: str, now: float) -> None:
         """Take in a penalty."""
         self.average.observe(PENALTY, now)
 

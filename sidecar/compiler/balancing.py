@@ -12,6 +12,7 @@ from sidecar.model.balancing import Maglev, RingHash
 from sidecar.model.cluster import Cluster
 from sidecar.plugin import Plugin
 from sidecar.traffic.maglev import is_prime
+from sidecar.traffic.outlier import Policy
 
 HASHING: Final = (RingHash, Maglev)  # settings of balancers whose choice is the hash's
 
@@ -81,6 +82,30 @@ def assemble(
         window=start.window,
         aggression=start.aggression,
         least=least,
+    )
+
+
+def outlier_policy(
+    cluster: Cluster, endpoints: tuple[Endpoint, ...], path: str, errors: list[ConfigError]
+) -> Policy | None:
+    """Return when endpoints are ejected; None where none can be."""
+    wanted = cluster.outlier_detection
+    if wanted.base_ejection_time > wanted.max_ejection_time:
+        text = f"expected max_ejection_time, {wanted.max_ejection_time:g} s, or less"
+        errors.append(ConfigError(f"{path}.base_ejection_time", text))
+    if not wanted.enabled or len(endpoints) < 2:
+        return None
+    percent = wanted.max_ejection_percent
+    return Policy(
+        consecutive_5xx=wanted.consecutive_5xx,
+        consecutive_local_origin_failure=wanted.consecutive_local_origin_failure,
+        interval=wanted.interval,
+        base_ejection_time=wanted.base_ejection_time,
+        max_ejection_time=wanted.max_ejection_time,
+        max_ejection_share=None if percent is None else percent / 100,
+        success_rate_minimum_hosts=wanted.success_rate_minimum_hosts,
+        success_rate_request_volume=wanted.success_rate_request_volume,
+        success_rate_stdev_factor=wanted.success_rate_stdev_factor / 1000,
     )
 
 

@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final, final
 
-from sidecar.compiler.balancing import assemble, chosen_balancer
+from sidecar.compiler.balancing import assemble, chosen_balancer, outlier_policy
 from sidecar.compiler.http2 import http2_plan
 from sidecar.core.api import Balancer, Draw
 from sidecar.core.book import Book, ClusterState, Endpoint
 from sidecar.core.connect import begin
+from sidecar.core.ejection import Probing
 from sidecar.core.plan import (
     PROTOCOL_AUTO,
     PROTOCOL_HTTP1,
@@ -137,7 +138,10 @@ class ClusterCompiler:
             assert isinstance(balancer, Balancer)
             return balancer
 
-        return assemble(cluster, zone, state, endpoints, make, self._draw)
+        balancer = assemble(cluster, zone, state, endpoints, make, self._draw)
+        policy = outlier_policy(cluster, endpoints, f"{path}.outlier_detection", self._errors)
+        state.detector.watch(endpoints, policy, cluster.panic_threshold / 100)
+        return balancer if policy is None else Probing(balancer, state.detector)
 
     def _check_tls(self, tls: ClusterTls, path: str) -> None:
         errors = self._errors

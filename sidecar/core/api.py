@@ -44,13 +44,13 @@ class Watcher:
     def answered(self, exchange: Exchange, head: ResponseHead, now: float) -> None:
         """Learn of a response's head."""
 
-    def ended(self, trailers: Fields, now: float) -> None:
+    def ended(self, exchange: Exchange, trailers: Fields, now: float) -> None:
         """Learn of the trailers of a gRPC response."""
 
-    def connected(self, now: float) -> None:
+    def connected(self, session: Session, now: float) -> None:
         """Learn that a session has its connection."""
 
-    def failed(self, code: str, now: float) -> None:
+    def failed(self, placed: Exchange | Session, code: str, now: float) -> None:
         """Learn that there was no answer, and why."""
 
 

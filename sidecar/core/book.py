@@ -6,6 +6,8 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Final, final
 
+from sidecar.core.ejection import Detector
+
 if TYPE_CHECKING:
     from sidecar.core.api import Watcher
     from sidecar.core.pool import Lender, Place
@@ -100,6 +102,7 @@ class ClusterState:
         "balancer",
         "changes",
         "connections",
+        "detector",
         "endpoints",
         "fingerprint",
         "generation",
@@ -118,6 +121,7 @@ class ClusterState:
         self.resolved: tuple[str, ...] | None = None  # the last DNS answer
         self.fingerprint = b""  # of whatever makes old connections unfit: TLS, key material
         self.balancer: object = None  # which one, and its settings, the endpoints are watched for
+        self.detector: Final = Detector(self)
         self.changes = 0  # of who is available
         self.generation = 0  # connections of an older one are not used again
 

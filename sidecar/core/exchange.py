@@ -317,7 +317,7 @@ class Exchange:
             assert self.endpoint is not None
             if trailers is not None:
                 for watcher in self.endpoint.watchers:
-                    watcher.ended(trailers, self.engine.now())
+                    watcher.ended(self, trailers, self.engine.now())
             if self.grpc.is_retried(self, trailers):
                 return
         if not self.response_done:  # of a tunnel that may be said already
@@ -569,7 +569,7 @@ class Exchange:
         if failure and endpoint is not None:
             endpoint.failures += 1
             for watcher in endpoint.watchers:
-                watcher.failed(failure, self.engine.now())
+                watcher.failed(self, failure, self.engine.now())
         if client is not None:
             client.close()
 

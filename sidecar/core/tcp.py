@@ -157,7 +157,7 @@ class Session(asyncio.Protocol):
         assert upstream.transport is not None
         assert self.endpoint is not None
         for watcher in self.endpoint.watchers:
-            watcher.connected(self.engine.now())
+            watcher.connected(self, self.engine.now())
         if self.held:
             self.transport.resume_reading()  # first: what was held may fill the connection
             upstream.transport.write(b"".join(self.held))
@@ -172,7 +172,7 @@ class Session(asyncio.Protocol):
         assert endpoint is not None
         endpoint.failures += 1
         for watcher in endpoint.watchers:
-            watcher.failed(error.code, self.engine.now())
+            watcher.failed(self, error.code, self.engine.now())
         self._give_back()
         self.upstream = None
         if self.closing:

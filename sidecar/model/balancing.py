@@ -70,6 +70,48 @@ class SlowStart(Model, frozen=True, kw_only=True):
     """The part of its share that it begins with."""
 
 
+class OutlierDetection(Model, frozen=True, kw_only=True):
+    """When an endpoint that fails is left out for a while (Envoy: OutlierDetection); each worker sees for itself.
+
+    An ejected endpoint returns through one live request: answered well it is back, else it is out again. No more are
+    ejected than leave `panic_threshold` of the endpoints available, and never the last.
+    """
+
+    SHORT: ClassVar[str] = "enabled"
+
+    enabled: bool = True
+    """Whether there is any of it; a cluster of one endpoint has nothing to leave out."""
+
+    consecutive_5xx: Count = 5
+    """Bad answers in a row that eject: any 5xx, 429, and of gRPC UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED,
+    INTERNAL, UNAVAILABLE and DATA_LOSS. 0: never."""
+
+    consecutive_local_origin_failure: Count = 5
+    """Attempts in a row without any answer that eject: no connection, reset, timeout. 0: never."""
+
+    interval: Annotated[float, Meta(gt=0, extra={"unit": "duration"})] = 10.0
+    """Seconds of a window of the success rate, and between looks at whose ejection is over."""
+
+    base_ejection_time: Duration = 30.0
+    """Seconds of the first ejection; the next is twice as long, and so on. A window without failures takes one back."""
+
+    max_ejection_time: Duration = 300.0
+    """Seconds of the longest ejection."""
+
+    max_ejection_percent: Percent | None = None
+    """Endpoints that may be ejected at once, but always one. None: 10 %, or 50 % of fewer than 5."""
+
+    success_rate_minimum_hosts: Count = 3
+    """Endpoints that must have had `success_rate_request_volume` for their rates to be compared. 0: never."""
+
+    success_rate_request_volume: Count = 100
+    """Requests to an endpoint in a window, of this worker."""
+
+    success_rate_stdev_factor: Count = 1900
+    """Thousandths of the standard deviation of the others' success rates that an endpoint's must be below their mean
+    to be ejected; at least 10 percentage points below it in any case. Answers and failures to answer count apart."""
+
+
 class HashCookie(Model, frozen=True, kw_only=True):
     """A cookie to hash by (Envoy: HashPolicy.Cookie)."""
 

@@ -4,7 +4,14 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from sidecar.model.balancing import Maglev, PeakEwma, RingHash, SlowStart, ZoneAware
+from sidecar.model.balancing import (
+    Maglev,
+    OutlierDetection,
+    PeakEwma,
+    RingHash,
+    SlowStart,
+    ZoneAware,
+)
 from sidecar.model.base import Address, Count, Duration, Model, Percent
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.http2 import Http2
@@ -93,6 +100,9 @@ class Cluster(Model, frozen=True, kw_only=True):
 
     zone_aware: ZoneAware = ZoneAware()
     """Whether the own zone comes first."""
+
+    outlier_detection: OutlierDetection = OutlierDetection()
+    """When an endpoint that fails is left out for a while."""
 
     slow_start: SlowStart = SlowStart()
     """How a new endpoint comes to its share; not for `ring_hash` and `maglev`."""

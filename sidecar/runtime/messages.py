@@ -34,6 +34,7 @@ class EndpointStatus(msgspec.Struct, frozen=True):
     requests: int
     failures: int
     available: bool
+    ejected: str = ""  # why, if it is ejected
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):

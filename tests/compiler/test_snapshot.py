@@ -9,7 +9,15 @@ from sidecar.core.http1_client import Http1Client
 from sidecar.core.timers import Wheel
 from sidecar.core.types import Engine
 from sidecar.errors import ConfigErrors
-from sidecar.model.balancing import HashCookie, HashPolicy, Maglev, RingHash, SlowStart, ZoneAware
+from sidecar.model.balancing import (
+    HashCookie,
+    HashPolicy,
+    Maglev,
+    OutlierDetection,
+    RingHash,
+    SlowStart,
+    ZoneAware,
+)
 from sidecar.model.cluster import Cluster, ClusterTls
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.identity import Workload
@@ -292,6 +300,11 @@ WRONG = {
         snapshot(cluster(balancer="maglev", slow_start=SlowStart(window=1.0))),
         "clusters[0].slow_start",
         "needs a balancer that may choose; with maglev the hash does",
+    ),
+    "an ejection longer than the longest": (
+        snapshot(cluster(outlier_detection=OutlierDetection(base_ejection_time=301.0))),
+        "clusters[0].outlier_detection.base_ejection_time",
+        "expected max_ejection_time, 300 s, or less",
     ),
     "app and cluster": (
         snapshot(inbound=(InboundListener(app="127.0.0.1:2", cluster=TO, mtls="off"),)),
