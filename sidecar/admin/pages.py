@@ -13,6 +13,7 @@ from cryptography import x509
 from sidecar.admin.operator import Operator
 from sidecar.admin.server import Request, Response, serve
 from sidecar.admin.status import STATUS_PAGE
+from sidecar.runtime.messages import EndpointStatus
 from sidecar.telemetry.prometheus import render
 
 Page = Callable[[Operator, Request], Awaitable[Response]]
@@ -118,12 +119,19 @@ async def _clusters(operator: Operator, request: Request) -> Response:
         "  last_health_failure\n"
     ]
     lines += [
-        f"{e.cluster}  {e.address}  {'yes' if e.available else 'no'}  {e.health or '-'}"
+        f"{e.cluster}  {e.address}  {_available(e)}  {e.health or '-'}"
         f"  {e.active}  {e.connections}  {e.idle}  {e.requests}  {e.failures}"
         f"  {e.last_failure or '-'}\n"
         for e in endpoints
     ]
     return Response(200, "".join(lines).encode())
+
+
+def _available(endpoint: EndpointStatus) -> str:
+    """Return `yes`, `no`, or why not: `ejected:consecutive-5xx`."""
+    if endpoint.available:
+        return "yes"
+    return f"ejected:{endpoint.ejected}" if endpoint.ejected else "no"
 
 
 async def _listeners(operator: Operator, request: Request) -> Response:

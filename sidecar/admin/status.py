@@ -46,7 +46,8 @@ async function show(){try{
  fill("requests",["reporter","source","destination","code","flags","total","per second"],rows);
  fill("endpoints",["cluster","address","available","health","active","connections","idle","requests",
   "failures","last health failure"],
-  (await get("clusters?format=json")).map(e=>[e.cluster,e.address,e.available?"yes":"no",e.health||"-",
+  (await get("clusters?format=json")).map(e=>[e.cluster,e.address,
+    e.available?"yes":e.ejected?"ejected: "+e.ejected:"no",e.health||"-",
    e.active,e.connections,e.idle,e.requests,e.failures,e.last_failure||"-"]));
  fill("listeners",["role","address","protocol","mTLS"],
   (await get("listeners?format=json")).map(l=>[l.role,l.address,l.protocol,l.mtls]));

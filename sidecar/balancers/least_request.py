@@ -5,7 +5,7 @@ from typing import Final, final
 
 from sidecar.core.api import Balancer, Draw
 from sidecar.core.book import Endpoint
-from sidecar.core.candidates import Weighted, usable
+from sidecar.core.candidates import PANIC_SHARE, Weighted, usable
 from sidecar.plugin import Plugin
 
 
@@ -13,10 +13,17 @@ from sidecar.plugin import Plugin
 class LeastRequest(Balancer):
     """See the module; a request under way counts less on a heavier endpoint."""
 
-    __slots__ = ("_all", "_draw", "_weighted")
+    __slots__ = ("_all", "_draw", "_panic", "_weighted")
 
-    def __init__(self, endpoints: Sequence[Endpoint], draw: Draw) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        draw: Draw,
+        panic: float = PANIC_SHARE,
+        settings: None = None,
+    ) -> None:
         self._all: Final = tuple(endpoints)
+        self._panic: Final = panic
         self._weighted: Final = Weighted(endpoints)
         self._draw: Final = draw
 
@@ -26,11 +33,15 @@ class LeastRequest(Balancer):
         if count == 0:
             return None
         if count == 1:
-            return self._all[0]
+            only = self._all[0]
+            return only if only.available or self._panic else None
         draw = self._draw
         first, second = self._weighted.draw(draw()), self._weighted.draw(draw())
         if not (first.available and second.available) or first in tried or second in tried:
-            candidates = Weighted(usable(self._all, tried))
+            left = usable(self._all, tried, self._panic)
+            if not left:
+                return None
+            candidates = Weighted(left)
             first, second = candidates.draw(draw()), candidates.draw(draw())
         return second if second.active * first.weight < first.active * second.weight else first
 

@@ -5,7 +5,7 @@ from typing import Final, final
 
 from sidecar.core.api import Balancer, Draw
 from sidecar.core.book import Endpoint
-from sidecar.core.candidates import Weighted, usable
+from sidecar.core.candidates import PANIC_SHARE, Weighted, usable
 from sidecar.plugin import Plugin
 
 
@@ -13,10 +13,17 @@ from sidecar.plugin import Plugin
 class Random(Balancer):
     """See the module."""
 
-    __slots__ = ("_all", "_draw", "_weighted")
+    __slots__ = ("_all", "_draw", "_panic", "_weighted")
 
-    def __init__(self, endpoints: Sequence[Endpoint], draw: Draw) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        draw: Draw,
+        panic: float = PANIC_SHARE,
+        settings: None = None,
+    ) -> None:
         self._all: Final = tuple(endpoints)
+        self._panic: Final = panic
         self._weighted: Final = Weighted(endpoints)
         self._draw: Final = draw
 
@@ -27,7 +34,8 @@ class Random(Balancer):
         endpoint = self._weighted.draw(self._draw())
         if endpoint.available and endpoint not in tried:
             return endpoint
-        return Weighted(usable(self._all, tried)).draw(self._draw())
+        candidates = usable(self._all, tried, self._panic)
+        return Weighted(candidates).draw(self._draw()) if candidates else None
 
 
 PLUGIN = Plugin("random", type(None), Random)

@@ -5,7 +5,7 @@ from typing import Final, final
 
 from sidecar.core.api import Balancer, Draw
 from sidecar.core.book import Endpoint
-from sidecar.core.candidates import usable
+from sidecar.core.candidates import PANIC_SHARE, usable
 from sidecar.plugin import Plugin
 
 
@@ -13,10 +13,17 @@ from sidecar.plugin import Plugin
 class RoundRobin(Balancer):
     """Smooth weighted round robin: the one furthest behind its share is next."""
 
-    __slots__ = ("_all", "_credit", "_equal", "_next")
+    __slots__ = ("_all", "_credit", "_equal", "_next", "_panic")
 
-    def __init__(self, endpoints: Sequence[Endpoint], draw: Draw) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        draw: Draw,
+        panic: float = PANIC_SHARE,
+        settings: None = None,
+    ) -> None:
         self._all: Final = tuple(endpoints)
+        self._panic: Final = panic
         self._credit: Final = dict.fromkeys(self._all, 0)
         self._equal: Final = len({e.weight for e in endpoints}) <= 1
         # A random start: sidecars that restart together do not all begin with the same endpoint.
@@ -26,14 +33,16 @@ class RoundRobin(Balancer):
         """Return the next in turn that is usable."""
         if not self._all:
             return None
+        candidates = usable(self._all, tried, self._panic)
+        if not candidates:
+            return None
         if self._equal:
-            candidates = usable(self._all, tried)
             for _ in self._all:
                 endpoint = self._all[self._next]
                 self._next = (self._next + 1) % len(self._all)
                 if endpoint in candidates:
                     return endpoint
-        return self._weighted(usable(self._all, tried))
+        return self._weighted(candidates)
 
     def _weighted(self, candidates: Sequence[Endpoint]) -> Endpoint:
         credit = self._credit

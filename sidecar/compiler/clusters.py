@@ -1,15 +1,16 @@
 """Clusters of a snapshot to cluster plans."""
 
-import difflib
 import hashlib
 from collections.abc import Mapping
 from typing import Final, final
 
+from sidecar.compiler.balancing import assemble, chosen_balancer, outlier_policy
 from sidecar.compiler.health import check_health
 from sidecar.compiler.http2 import http2_plan
-from sidecar.core.api import Draw
+from sidecar.core.api import Balancer, Draw
 from sidecar.core.book import Book, ClusterState, Endpoint
 from sidecar.core.connect import begin
+from sidecar.core.ejection import Probing
 from sidecar.core.plan import (
     PROTOCOL_AUTO,
     PROTOCOL_HTTP1,
@@ -22,6 +23,7 @@ from sidecar.errors import ConfigError, IdentityError
 from sidecar.identity.spiffe import is_spiffe_id
 from sidecar.identity.tls import ClientTls, mutual_tls, simple_tls
 from sidecar.model.cluster import Cluster, ClusterTls
+from sidecar.model.endpoint import Endpoint as Place
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
 from sidecar.plugin import Plugin
@@ -64,12 +66,12 @@ class ClusterCompiler:
         self._check(cluster, path)
         state = self._book.cluster(cluster.name)
         endpoints = self._endpoints(cluster, state, path)
-        plugin = self._balancers.get(cluster.balancer) or self._balancers["least_request"]
+        balancer = self._balancer(cluster, state, endpoints, path)
         plan = ClusterPlan(
             cluster.name,
             state,
             endpoints,
-            plugin.make(endpoints, self._draw),
+            balancer,
             self._dial,
             self._reader,
             begin,
@@ -120,15 +122,28 @@ class ClusterCompiler:
             )
         self._check_tls(cluster.tls, f"{path}.tls")
         check_health(cluster, path, errors)
-        if cluster.balancer not in self._balancers:
-            names = sorted(self._balancers)
-            near = difflib.get_close_matches(cluster.balancer, names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-            errors.append(
-                ConfigError(
-                    f"{path}.balancer", f"no balancer is called {cluster.balancer!r} ({hint})"
-                )
-            )
+
+    def _balancer(
+        self, cluster: Cluster, state: ClusterState, endpoints: tuple[Endpoint, ...], path: str
+    ) -> Balancer:
+        """Return who picks among `endpoints`."""
+        zone = self._snapshot.workload.zone
+        plugin, settings = chosen_balancer(cluster, self._balancers, zone, path, self._errors)
+        if state.balancer != (plugin.name, settings):
+            state.balancer = (plugin.name, settings)
+            for endpoint in endpoints:
+                endpoint.watchers = ()  # what the balancer before wanted to know
+        state.changes += 1
+
+        def make(some: tuple[Endpoint, ...], panic: float) -> Balancer:
+            balancer = plugin.make(some, self._draw, panic, settings)
+            assert isinstance(balancer, Balancer)
+            return balancer
+
+        balancer = assemble(cluster, zone, state, endpoints, make, self._draw)
+        policy = outlier_policy(cluster, endpoints, f"{path}.outlier_detection", self._errors)
+        state.detector.watch(endpoints, policy, cluster.panic_threshold / 100)
+        return balancer if policy is None else Probing(balancer, state.detector)
 
     def _check_tls(self, tls: ClusterTls, path: str) -> None:
         errors = self._errors
@@ -148,22 +163,24 @@ class ClusterCompiler:
         known = state.endpoints
         if not cluster.health_checks:  # nobody would ever say that one is well again
             state.health.clear()
-        wanted: list[tuple[str, int, dict[str, str]]]
+        wanted = cluster.endpoints
         if cluster.dns is not None:
-            wanted = [(address, 1, {}) for address in dict.fromkeys(state.resolved or ())]
-        else:
-            wanted = [(e.address, e.weight, e.labels) for e in cluster.endpoints]
+            addresses = dict.fromkeys(state.resolved or ())
+            wanted = tuple(Place(address=address) for address in addresses)
         found: dict[str, Endpoint] = {}
-        for index, (address, weight, labels) in enumerate(wanted):
+        for index, place in enumerate(wanted):
+            address = place.address
             if address in found:
                 self._errors.append(
                     ConfigError(f"{path}.endpoints[{index}]", f"{address} is listed twice")
                 )
                 continue
             endpoint = known.get(address) or make_endpoint(address)
-            endpoint.weight = weight
-            endpoint.labels = labels
-            endpoint.judge(healthy=state.health.get(address, True))
+            endpoint.weight = place.weight
+            endpoint.labels = place.labels
+            endpoint.priority = place.priority
+            endpoint.zone = place.zone
+            state.judge_one(endpoint, healthy=state.health.get(address, True))
             found[address] = endpoint
         for address, endpoint in known.items():
             if address not in found:

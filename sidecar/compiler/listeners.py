@@ -151,3 +151,9 @@ def _check_tcp(routes: tuple[Route, ...], path: str, errors: list[ConfigError]) 
             errors.append(
                 ConfigError(f"{path}.routes[{index}].match", "a tcp listener can match `sni` only")
             )
+        if any(not policy.source_ip for policy in route.hash_policy):
+            errors.append(
+                ConfigError(
+                    f"{path}.routes[{index}].hash_policy", "a tcp listener has `source_ip` only"
+                )
+            )

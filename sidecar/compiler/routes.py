@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Final
 
+from sidecar.compiler.affinity import hash_policy
 from sidecar.compiler.fields import conditions
 from sidecar.core.api import HttpFilter
 from sidecar.core.grpc import STATUSES
@@ -50,11 +51,13 @@ def compile_routes(
         shares = _shares(route, where, clusters, errors)
         if not shares:
             continue
+        hash_keys, cookies = hash_policy(route, where, shares, errors)
         timeout = default_timeout if route.timeout is None else route.timeout
         plan = RoutePlan(
             route.name or f"routes[{index}]",
             shares,
-            filters=filters,
+            filters=(*filters, *cookies),
+            hash_policy=hash_keys,
             retry=_retry(route.retry, f"{where}.retry", errors),
             timeout=timeout,
             grpc_timeout=route.timeout or 0.0,

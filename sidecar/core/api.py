@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the engine imports these interfaces, not the other way round
     from sidecar.core.book import Endpoint
     from sidecar.core.exchange import Exchange
     from sidecar.core.tcp import Session
-    from sidecar.wire.fields import ResponseHead
+    from sidecar.wire.fields import Fields, ResponseHead
 
 Draw = Callable[[], float]
 """A source of chance: uniform in [0, 1)."""
@@ -20,15 +20,38 @@ class Balancer:
 
     __slots__ = ()
 
-    def pick(self, exchange: object, tried: Container[Endpoint]) -> Endpoint | None:
+    has_affinity = False
+    """It looks at the route's hash policy."""
+
+    def pick(self, exchange: Exchange | Session, tried: Container[Endpoint]) -> Endpoint | None:
         """Return an available endpoint, not among `tried` if there is another; None if there is none.
 
-        `exchange` is the Exchange or Session to be placed; most policies do not look at it.
+        `exchange` is what is to be placed; most policies do not look at it.
         """
         raise NotImplementedError
 
 
-BalancerFactory = Callable[[Sequence["Endpoint"], Draw], Balancer]
+BalancerFactory = Callable[[Sequence["Endpoint"], Draw, float, Any], Balancer]
+"""What a plug-in offers: endpoints, chance, the share of available ones below which all are used, and
+an instance of its settings (None where they are of type None)."""
+
+
+class Watcher:
+    """Told what became of the attempts at one endpoint."""
+
+    __slots__ = ()
+
+    def answered(self, exchange: Exchange, head: ResponseHead, now: float) -> None:
+        """Learn of a response's head."""
+
+    def ended(self, exchange: Exchange, trailers: Fields, now: float) -> None:
+        """Learn of the trailers of a gRPC response."""
+
+    def connected(self, session: Session, now: float) -> None:
+        """Learn that a session has its connection."""
+
+    def failed(self, placed: Exchange | Session, code: str, now: float) -> None:
+        """Learn that there was no answer, and why."""
 
 
 class HttpFilter:

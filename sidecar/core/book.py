@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, Final, final
+
+from sidecar.core.ejection import Detector
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sidecar.core.api import Watcher
     from sidecar.core.pool import Lender, Place
 
 
@@ -44,6 +48,7 @@ class Endpoint:
         "address",
         "available",
         "connections",
+        "ejected",
         "failures",
         "healthy",
         "host",
@@ -51,9 +56,13 @@ class Endpoint:
         "path",
         "pools",
         "port",
+        "priority",
         "removed",
         "requests",
+        "since",
+        "watchers",
         "weight",
+        "zone",
     )
 
     def __init__(
@@ -66,12 +75,18 @@ class Endpoint:
         self.weight = weight
         self.labels: dict[str, str] = {}
         self.removed = False  # by a push: who tried it under the old plan keeps it until the end
+        self.priority = 0  # 0 is wanted most
+        self.zone = ""
+        # When it came, in a cluster with slow start; inf: it was not looked at yet.
+        self.since = inf
         self.healthy = True  # as far as health checks know
-        self.available = True  # what balancers look at
+        self.ejected = False  # for what its answers were
+        self.available = True  # healthy and not ejected: what balancers look at
         self.active = 0  # attempts and sessions under way
         self.connections = 0  # open or being opened
         self.requests = 0  # attempts ever
         self.failures = 0  # attempts that the endpoint failed
+        self.watchers: tuple[Watcher, ...] = ()  # told of its answers and failures
         self.pools: Final = (Pool(1), Pool(100))
 
     @property
@@ -83,10 +98,6 @@ class Endpoint:
         """Keep no connection for later."""
         self.removed = True
         self.retire()
-
-    def judge(self, *, healthy: bool) -> None:
-        """Note what its health checks say."""
-        self.healthy = self.available = healthy
 
     def retire(self) -> None:
         """Use none of the connections again; what is under way on them is finished."""
@@ -100,7 +111,10 @@ class ClusterState:
     """What one cluster has under way, in this worker."""
 
     __slots__ = (
+        "balancer",
+        "changes",
         "connections",
+        "detector",
         "endpoints",
         "fingerprint",
         "generation",
@@ -120,6 +134,9 @@ class ClusterState:
         self.health: Final[dict[str, bool]] = {}  # what checks found, by address
         self.resolved: tuple[str, ...] | None = None  # the last DNS answer
         self.fingerprint = b""  # of whatever makes old connections unfit: TLS, key material
+        self.balancer: object = None  # which one, and its settings, the endpoints are watched for
+        self.detector: Final = Detector(self)
+        self.changes = 0  # of who is available
         self.generation = 0  # connections of an older one are not used again
 
     def judge(self, health: Mapping[str, bool]) -> None:
@@ -128,7 +145,21 @@ class ClusterState:
         for address, healthy in health.items():
             endpoint = self.endpoints.get(address)
             if endpoint is not None:  # else the one that comes is told when it does
-                endpoint.judge(healthy=healthy)
+                self.judge_one(endpoint, healthy=healthy)
+
+    def judge_one(self, endpoint: Endpoint, *, healthy: bool) -> None:
+        """Note what health checks found of `endpoint`."""
+        endpoint.healthy = healthy
+        self._settle(endpoint)
+
+    def eject(self, endpoint: Endpoint, *, ejected: bool) -> None:
+        """Leave `endpoint` out for what its answers were, or take it back."""
+        endpoint.ejected = ejected
+        self._settle(endpoint)
+
+    def _settle(self, endpoint: Endpoint) -> None:
+        endpoint.available = endpoint.healthy and not endpoint.ejected
+        self.changes += 1
 
     def renew(self, fingerprint: bytes) -> None:
         """Retire all connections if `fingerprint` is another than before."""

@@ -9,10 +9,15 @@ from sidecar.core.book import Endpoint
 PANIC_SHARE: Final = 0.5  # with fewer available than this, all are used (Envoy's panic threshold)
 
 
-def usable(endpoints: Sequence[Endpoint], tried: Container[Endpoint]) -> Sequence[Endpoint]:
-    """Return the endpoints to choose from; the untried first, the tried if there are no others."""
+def usable(
+    endpoints: Sequence[Endpoint], tried: Container[Endpoint], panic: float = PANIC_SHARE
+) -> Sequence[Endpoint]:
+    """Return the endpoints to choose from; the untried first, the tried if there are no others.
+
+    While a share of them below `panic` is available, all are; with 0, there may be none.
+    """
     available = [e for e in endpoints if e.available]
-    if len(available) < len(endpoints) * PANIC_SHARE:
+    if len(available) < len(endpoints) * panic:
         available = list(endpoints)
     return [e for e in available if e not in tried] or available
 

@@ -273,8 +273,13 @@ class Exchange:
     def response(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
         """The response's head, with what has come of its body."""
         now = self.engine.now()
-        route = self.route
+        route, endpoint = self.route, self.endpoint
         assert route is not None
+        assert endpoint is not None
+        # A head that was kept back comes a second time.
+        if endpoint.watchers and (self.grpc is None or self.grpc.withheld is None):
+            for watcher in endpoint.watchers:
+                watcher.answered(self, head, now)
         if head.status in route.retry.on_status and self._may_retry(idempotent=True):
             if end and self.client is not None:
                 self.client.release()
@@ -314,8 +319,13 @@ class Exchange:
 
     def response_end(self, trailers: Fields | None) -> None:
         """The response is whole."""
-        if self.grpc is not None and self.grpc.is_retried(self, trailers):
-            return
+        if self.grpc is not None:
+            assert self.endpoint is not None
+            if trailers is not None:
+                for watcher in self.endpoint.watchers:
+                    watcher.ended(self, trailers, self.engine.now())
+            if self.grpc.is_retried(self, trailers):
+                return
         if not self.response_done:  # of a tunnel that may be said already
             self.response_done = True
             self.downstream.finish(trailers)
@@ -348,7 +358,7 @@ class Exchange:
         if self.state >= REPLYING:
             return
         if now >= self.route_deadline:
-            self._drop_client(failed=True)
+            self._drop_client("upstream-timeout")
             is_calls = self.grpc is not None and now >= self.grpc.deadline
             self.fail("grpc-deadline" if is_calls else "upstream-timeout")
         elif now >= self.try_deadline:
@@ -445,7 +455,7 @@ class Exchange:
 
     def _attempt_failed(self, error: UpstreamError) -> None:
         """The one road of everything that goes wrong between pick and the end of the response."""
-        self._drop_client(failed=True)
+        self._drop_client(error.code)
         if self.status:  # a head has gone out: nothing can be said any more
             reply = reply_for(error.code)
             self.code, self.flag, self.detail = error.code, reply.flag, error.detail
@@ -556,12 +566,16 @@ class Exchange:
         client.release()
         self._finish()
 
-    def _drop_client(self, *, failed: bool = False) -> None:
+    def _drop_client(self, failure: str = "") -> None:
+        """Give the attempt up; `failure` is the code of what the endpoint did."""
         if self.place is not None:
             self.place.leave()
         client, self.client = self.client, None
-        if failed and self.endpoint is not None:
-            self.endpoint.failures += 1
+        endpoint = self.endpoint
+        if failure and endpoint is not None:
+            endpoint.failures += 1
+            for watcher in endpoint.watchers:
+                watcher.failed(self, failure, self.engine.now())
         if client is not None:
             client.close()
 

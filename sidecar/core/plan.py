@@ -16,6 +16,7 @@ from sidecar.wire.http2_fields import FieldReader
 from sidecar.wire.http2_stream import Http2Link
 
 if TYPE_CHECKING:
+    from sidecar.core.affinity import HashKey
     from sidecar.core.pool import Place
     from sidecar.core.types import Caller, Engine
     from sidecar.errors import UpstreamError
@@ -200,6 +201,7 @@ class RoutePlan:
         "buffer_limit",
         "cluster",
         "grpc_timeout",
+        "hash_policy",
         "name",
         "on_finish",
         "on_request",
@@ -222,6 +224,7 @@ class RoutePlan:
         grpc_timeout: float = 0.0,
         per_try_timeout: float = 0.0,
         buffer_limit: int = 65536,
+        hash_policy: tuple[HashKey, ...] = (),
     ) -> None:
         self.name: Final = name
         self.cluster: Final = clusters[0][1] if len(clusters) == 1 else None
@@ -236,6 +239,7 @@ class RoutePlan:
         self.timeout: Final = timeout
         self.grpc_timeout: Final = grpc_timeout  # gRPC calls bring a deadline of their own
         self.per_try_timeout: Final = per_try_timeout
+        self.hash_policy: Final = hash_policy
         self.buffer_limit: Final = buffer_limit
         self.on_request: Final = tuple(f for f in filters if overrides(f, "on_request"))
         self.on_response: Final = tuple(f for f in filters if overrides(f, "on_response"))

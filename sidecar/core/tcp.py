@@ -155,6 +155,9 @@ class Session(asyncio.Protocol):
         upstream = self.upstream
         assert upstream is not None
         assert upstream.transport is not None
+        assert self.endpoint is not None
+        for watcher in self.endpoint.watchers:
+            watcher.connected(self, self.engine.now())
         if self.held:
             self.transport.resume_reading()  # first: what was held may fill the connection
             upstream.transport.write(b"".join(self.held))
@@ -168,6 +171,8 @@ class Session(asyncio.Protocol):
         assert cluster is not None
         assert endpoint is not None
         endpoint.failures += 1
+        for watcher in endpoint.watchers:
+            watcher.failed(self, error.code, self.engine.now())
         self._give_back()
         self.upstream = None
         if self.closing:

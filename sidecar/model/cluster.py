@@ -4,7 +4,15 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from sidecar.model.base import Address, Count, Duration, Model
+from sidecar.model.balancing import (
+    Maglev,
+    OutlierDetection,
+    PeakEwma,
+    RingHash,
+    SlowStart,
+    ZoneAware,
+)
+from sidecar.model.base import Address, Count, Duration, Model, Percent
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.health import HealthCheck
 from sidecar.model.http2 import Http2
@@ -74,7 +82,31 @@ class Cluster(Model, frozen=True, kw_only=True):
     """How HTTP/2 is spoken with the endpoints."""
 
     balancer: str = "least_request"
-    """Who picks the endpoint: `least_request` (the less busy of two drawn), `round_robin` or `random`."""
+    """Who picks the endpoint, always by weight: `least_request` (the less busy of two drawn), `round_robin`, `random`,
+    `peak_ewma` (the sooner of two, by latency and queue), `ring_hash` or `maglev` (like requests to one endpoint, see
+    `hash_policy` of routes)."""
+
+    ring_hash: RingHash = RingHash()
+    """Settings of the balancer of this name."""
+
+    maglev: Maglev = Maglev()
+    """Settings of the balancer of this name."""
+
+    peak_ewma: PeakEwma = PeakEwma()
+    """Settings of the balancer of this name."""
+
+    panic_threshold: Percent = 50.0
+    """While fewer endpoints than this are available, all are used as if they were: better some failures than the
+    whole load on the few that are left. 0 means never."""
+
+    zone_aware: ZoneAware = ZoneAware()
+    """Whether the own zone comes first."""
+
+    outlier_detection: OutlierDetection = OutlierDetection()
+    """When an endpoint that fails is left out for a while."""
+
+    slow_start: SlowStart = SlowStart()
+    """How a new endpoint comes to its share; not for `ring_hash` and `maglev`."""
 
     tls: ClusterTls = ClusterTls()
     """How the connections are secured."""

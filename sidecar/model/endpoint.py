@@ -18,5 +18,11 @@ class Endpoint(Model, frozen=True, kw_only=True):
     weight: Annotated[int, Meta(ge=1, le=1000000)] = 1
     """Its share of the traffic relative to the other endpoints of the cluster."""
 
+    priority: Annotated[int, Meta(ge=0, le=128)] = 0
+    """0 gets the traffic while 71 % of its endpoints are available; what they cannot carry goes to 1, and so on."""
+
+    zone: str = ""
+    """Where it runs, for `zone_aware`."""
+
     labels: dict[str, str] = {}
     """Free words about it, shown in the status page: `{version: v2}`."""

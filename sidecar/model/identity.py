@@ -25,6 +25,9 @@ class Workload(Model, frozen=True, kw_only=True):
     version: str = ""
     """The version of the workload, for metrics and the status page."""
 
+    zone: str = ""
+    """Where it runs, for clusters that are `zone_aware`: `eu-west-1a`."""
+
     @property
     def identity(self) -> str:
         """The SPIFFE ID that the workload's certificate should carry."""

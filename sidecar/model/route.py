@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
+from sidecar.model.balancing import HashPolicy
 from sidecar.model.base import Duration, Model, Size, Status
 
 
@@ -125,6 +126,9 @@ class Route(Model, frozen=True, kw_only=True):
 
     clusters: tuple[WeightedCluster, ...] = ()
     """Or a split over several clusters by weight."""
+
+    hash_policy: tuple[HashPolicy, ...] = ()
+    """What `ring_hash` and `maglev` hash. Empty, or where nothing of it is there: any endpoint."""
 
     timeout: Duration | None = None
     """Seconds from the end of the request to the response's head, all tries included; 0 means no limit.

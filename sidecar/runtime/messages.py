@@ -36,6 +36,7 @@ class EndpointStatus(msgspec.Struct, frozen=True):
     available: bool
     health: str = ""
     last_failure: str = ""
+    ejected: str = ""  # why, if it is ejected
 
 
 class Message(msgspec.Struct, frozen=True, tag=True):

@@ -12,6 +12,7 @@ from sidecar.identity.spiffe import workload
 from sidecar.telemetry.buckets import DURATION_BUCKETS, SIZE_BUCKETS
 
 if TYPE_CHECKING:
+    from sidecar.core.book import Book
     from sidecar.core.exchange import Exchange
     from sidecar.core.plan import ClusterPlan
     from sidecar.core.tcp import Session
@@ -207,4 +208,17 @@ def grpc_status(status: bytes) -> str:
 
 
 _GRPC_STATUSES: Final = {b"%d" % code: str(code) for code in range(17)}
+
+
+def ejections(book: Book) -> Iterator[Row]:
+    """Return the series of outlier ejection, of clusters that had any."""
+    for name, state in book.clusters.items():
+        detector = state.detector
+        for reason, count in detector.ejections.items():
+            labels = (("cluster", name), ("reason", reason))
+            yield "sidecar_outlier_ejections_total", labels, (count,)
+        if detector.ejections:
+            yield "sidecar_outlier_ejected_endpoints", (("cluster", name),), (detector.out,)
+
+
 _OTHER: Final[Key] = ("other", "", "other", 0, "", "-")

@@ -31,6 +31,8 @@ _HELP: Final = {
     "istio_tcp_sent_bytes_total": "Octets sent to callers of opaque sessions.",
     "istio_tcp_received_bytes_total": "Octets received from callers of opaque sessions.",
     "sidecar_refused_total": "Connections and requests refused before they were served.",
+    "sidecar_outlier_ejections_total": "Endpoints ejected because they failed, by reason.",
+    "sidecar_outlier_ejected_endpoints": "Endpoints that are ejected, added up over workers.",
     "sidecar_retries_total": "Attempts after the first of an exchange.",
     "sidecar_health_checks_total": "Answers to health checks, by cluster and result.",
     "sidecar_health_endpoints": "Endpoints of clusters that have health checks, by health.",

@@ -49,7 +49,7 @@ from sidecar.runtime.messages import (
 )
 from sidecar.runtime.tasks import spawn
 from sidecar.telemetry.access_log import AccessLogSink
-from sidecar.telemetry.metrics import MetricsSink
+from sidecar.telemetry.metrics import MetricsSink, ejections
 
 REPORT_INTERVAL: Final = 1.0  # seconds between reports of numbers
 DRAIN_CHECK: Final = 0.05  # seconds between looks at whether all is finished
@@ -269,7 +269,7 @@ class Worker:
             return  # an agent that does not read is not written to: what waits takes memory
         samples = []
         if self._metrics is not None:
-            samples = [Sample(*row) for row in self._metrics.rows()]
+            samples = [Sample(*row) for row in (*self._metrics.rows(), *ejections(self._book))]
         dropped = self._log.dropped if self._log is not None else 0
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         for name, value in (
@@ -282,7 +282,7 @@ class Worker:
         endpoints = [
             EndpointStatus(
                 name, e.address, e.weight, e.active, e.connections, e.idle, e.requests,
-                e.failures, e.available,
+                e.failures, e.available, ejected=state.detector.reason(e),
             )
             for name, state in self._book.clusters.items()
             for e in state.endpoints.values()

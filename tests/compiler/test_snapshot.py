@@ -9,6 +9,15 @@ from sidecar.core.http1_client import Http1Client
 from sidecar.core.timers import Wheel
 from sidecar.core.types import Engine
 from sidecar.errors import ConfigErrors
+from sidecar.model.balancing import (
+    HashCookie,
+    HashPolicy,
+    Maglev,
+    OutlierDetection,
+    RingHash,
+    SlowStart,
+    ZoneAware,
+)
 from sidecar.model.cluster import Cluster, ClusterTls
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.health import (
@@ -125,6 +134,12 @@ HEALTH: list[tuple[HealthCheck, str, str, dict[str, str]]] = [
         for argv in ((), ("",), ("true", "a\0b"))
     ),
 ]
+
+
+def hashed(*policies: HashPolicy) -> Snapshot:
+    route = Route(cluster=TO, hash_policy=policies)
+    return snapshot(cluster(balancer="ring_hash"), outbound=(OutboundListener(routes=(route,)),))
+
 
 TO = "catalog"
 WRONG = {
@@ -295,6 +310,84 @@ WRONG = {
         routed(Route(cluster=TO, retry=RetryPolicy(on=("retriable-status-codes",)))),
         "outbound[0].routes[0].retry.on",
         "retriable-status-codes needs status_codes",
+    ),
+    "no kind to hash by": (
+        hashed(HashPolicy()),
+        "outbound[0].routes[0].hash_policy[0]",
+        "expected exactly one of header, cookie, query_parameter, source_ip; got []",
+    ),
+    "two kinds to hash by": (
+        hashed(HashPolicy(source_ip=True), HashPolicy(header="a", query_parameter="b")),
+        "outbound[0].routes[0].hash_policy[1]",
+        "expected exactly one of header, cookie, query_parameter, source_ip;"
+        " got ['header', 'query_parameter']",
+    ),
+    "a field to hash by": (
+        hashed(HashPolicy(header="a b")),
+        "outbound[0].routes[0].hash_policy[0].header",
+        "no field can be called 'a b'",
+    ),
+    "a cookie to hash by": (
+        hashed(HashPolicy(cookie=HashCookie(name="a=b"))),
+        "outbound[0].routes[0].hash_policy[0].cookie.name",
+        "no cookie can be called 'a=b'",
+    ),
+    "the path of a cookie": (
+        hashed(HashPolicy(cookie=HashCookie(name="a", path="/;x"))),
+        "outbound[0].routes[0].hash_policy[0].cookie.path",
+        "expected a path from / on, got '/;x'",
+    ),
+    "nobody who hashes": (
+        routed(Route(cluster=TO, hash_policy=(HashPolicy(header="a"),))),
+        "outbound[0].routes[0].hash_policy",
+        "needs a cluster with balancer ring_hash or maglev; got catalog",
+    ),
+    "a header of opaque connections": (
+        snapshot(
+            cluster(balancer="maglev"),
+            outbound=(tcp(Route(cluster=TO, hash_policy=(HashPolicy(header="a"),))),),
+        ),
+        "outbound[0].routes[0].hash_policy",
+        "a tcp listener has `source_ip` only",
+    ),
+    "settings of another balancer": (
+        snapshot(cluster(maglev=Maglev(table_size=13))),
+        "clusters[0].maglev",
+        "needs balancer: maglev",
+    ),
+    "a table that is no prime": (
+        snapshot(cluster(balancer="maglev", maglev=Maglev(table_size=65536))),
+        "clusters[0].maglev.table_size",
+        "expected a prime, got 65536",
+    ),
+    "a ring that is smaller than it may be": (
+        snapshot(
+            cluster(
+                balancer="ring_hash", ring_hash=RingHash(minimum_ring_size=9, maximum_ring_size=8)
+            )
+        ),
+        "clusters[0].ring_hash.minimum_ring_size",
+        "expected maximum_ring_size, 8, or less",
+    ),
+    "a bound below the mean": (
+        snapshot(cluster(balancer="ring_hash", ring_hash=RingHash(hash_balance_factor=99))),
+        "clusters[0].ring_hash.hash_balance_factor",
+        "expected 0, or 100 or more; got 99",
+    ),
+    "a zone that nobody has told": (
+        snapshot(cluster(zone_aware=ZoneAware(enabled=True))),
+        "clusters[0].zone_aware",
+        "needs workload.zone",
+    ),
+    "a slow start where the hash chooses": (
+        snapshot(cluster(balancer="maglev", slow_start=SlowStart(window=1.0))),
+        "clusters[0].slow_start",
+        "needs a balancer that may choose; with maglev the hash does",
+    ),
+    "an ejection longer than the longest": (
+        snapshot(cluster(outlier_detection=OutlierDetection(base_ejection_time=301.0))),
+        "clusters[0].outlier_detection.base_ejection_time",
+        "expected max_ejection_time, 300 s, or less",
     ),
     "app and cluster": (
         snapshot(inbound=(InboundListener(app="127.0.0.1:2", cluster=TO, mtls="off"),)),

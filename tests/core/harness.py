@@ -139,6 +139,7 @@ class Harness:
         self._is_settling = False
         self.now = 1000.0
         self.chance = 0.5
+        self.draw: Callable[[], float] = lambda: self.chance
         self.bits = 0  # random ones: their value, cut to the width that is asked for
         self.bugs: Final[list[BaseException]] = []
         self.sink: Final = Recorder()
@@ -154,7 +155,7 @@ class Harness:
             lambda: self.now,
             lambda: 1_700_000_000 + self.now,
             Wheel(lambda when: heapq.heappush(self._wakes, when)),
-            draw=lambda: self.chance,
+            draw=lambda: self.draw(),
             random_bits=lambda bits: self.bits & (1 << bits) - 1,
             bug=lambda where, error: self.bugs.append(error),
             later=self.soon,
@@ -174,7 +175,7 @@ class Harness:
         self, *, filters: tuple[HttpFilter, ...] = (), **config: Any
     ) -> Any:  # a ListenerPlan
         snapshot = decode(tree(**config), Snapshot)
-        plan = compile_snapshot(snapshot, None, self.book, self._dial, lambda: self.chance)
+        plan = compile_snapshot(snapshot, None, self.book, self._dial, lambda: self.draw())
         self.engine.identity = plan.identity
         (listener,) = plan.listeners.values()
         if filters:
@@ -332,6 +333,7 @@ def tree(
     *,
     role: str = "outbound",
     protocol: str = "http",
+    workload: str | dict[str, str] = "web",
     endpoints: tuple[str, ...] = ("10.0.0.1:80",),
     listener: dict[str, Any] | None = None,
     route: dict[str, Any] | None = None,
@@ -356,7 +358,7 @@ def tree(
         **(cluster or {}),
     }
     return {
-        "workload": "web",
+        "workload": workload,
         role: [one],
         "clusters": [app, *(clusters or [])],
         "certificates": certificates,

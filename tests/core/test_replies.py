@@ -34,6 +34,11 @@ TRANSLATED = {
 }
 NO_CODES = {
     "access-log",  # a thread
+    "consecutive-5xx",  # reasons of ejection, this one and the next four
+    "consecutive-local-origin-failure",
+    "local-origin-success-rate",
+    "probe-failed",
+    "success-rate",
     "deadline-exceeded",  # a retry condition
     "latin-1",  # an encoding
     "resource-exhausted",  # a retry condition
