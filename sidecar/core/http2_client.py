@@ -180,8 +180,7 @@ class Http2Client(Http2Connection):
         """Octets of a response's body."""
         attempt: Http2Attempt = stream.user
         exchange = attempt.exchange
-        if exchange is None:
-            return
+        assert exchange is not None  # else the stream is gone
         if not attempt.answered:
             self.link.fault(stream, PROTOCOL_ERROR, "DATA before the head")
             return
@@ -199,9 +198,8 @@ class Http2Client(Http2Connection):
         """The endpoint has reset the stream, or was reset for what it did."""
         attempt: Http2Attempt = stream.user
         exchange, attempt.exchange = attempt.exchange, None
+        assert exchange is not None  # else we had reset it, and it would not be told of
         self._room_made()
-        if exchange is None:
-            return
         if code == REFUSED_STREAM and not attempt.answered:
             exchange.upstream_lost(UpstreamError("upstream-refused", detail, sent=False))
         elif code == NO_ERROR and exchange.response_done:
@@ -215,8 +213,8 @@ class Http2Client(Http2Connection):
     def writable(self, stream: Stream) -> None:
         """The endpoint has taken what waited."""
         attempt: Http2Attempt = stream.user
-        if attempt.exchange is not None:
-            attempt.exchange.upstream_writable()
+        assert attempt.exchange is not None
+        attempt.exchange.upstream_writable()
 
     def settled(self) -> None:
         """The endpoint's SETTINGS are there: it may allow more streams than we thought, or fewer."""
@@ -239,9 +237,7 @@ class Http2Client(Http2Connection):
         for attempt in self._attempts():
             if attempt.stream.id > last:
                 self.link.reset(attempt.stream, CANCEL)
-                exchange, attempt.exchange = attempt.exchange, None
-                if exchange is not None:
-                    exchange.upstream_lost(UpstreamError("upstream-refused", detail, sent=False))
+                attempt.lose("upstream-refused", detail, sent=False)
         self._maybe_done()
 
     def pong(self) -> None:
@@ -325,14 +321,12 @@ class Http2Client(Http2Connection):
         self.leaving = True
         self._leave()
         for attempt in self._attempts():
-            exchange, attempt.exchange = attempt.exchange, None
-            if exchange is not None:
-                why = code
-                if not why:
-                    why = "upstream-body-cut" if attempt.answered else "upstream-closed"
-                    if self.used > 1 and not attempt.answered:
-                        why = "reused-closed"
-                exchange.upstream_lost(UpstreamError(why, detail, sent=True))
+            why = code
+            if not why:
+                why = "upstream-body-cut" if attempt.answered else "upstream-closed"
+                if self.used > 1 and not attempt.answered:
+                    why = "reused-closed"
+            attempt.lose(why, detail, sent=True)
         self.link.streams.clear()
         self.early.clear()
 
@@ -432,8 +426,7 @@ class Http2Attempt:
             DownstreamError: malformed.
         """
         exchange = self.exchange
-        if exchange is None:
-            return
+        assert exchange is not None  # else the stream is gone
         reader = self.connection.cluster.fields
         if self.answered:
             if self.tunnel:
@@ -489,7 +482,13 @@ class Http2Attempt:
         self.connection.stream_over()
 
     def _fail(self, code: str, detail: str) -> None:
-        exchange, self.exchange = self.exchange, None
+        exchange = self.exchange
         self.close()
-        if exchange is not None:
-            exchange.upstream_lost(UpstreamError(code, detail, sent=True))
+        self.exchange = exchange
+        self.lose(code, detail, sent=True)
+
+    def lose(self, code: str, detail: str, *, sent: bool) -> None:
+        """Tell the exchange that nothing more comes."""
+        exchange, self.exchange = self.exchange, None
+        assert exchange is not None  # else the stream is gone
+        exchange.upstream_lost(UpstreamError(code, detail, sent=sent))

@@ -95,10 +95,10 @@ class Http2Server(Http2Connection):
 
     def headers(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
         """Trailers."""
-        side: Http2Side | None = stream.user
-        exchange = side.exchange if side is not None else None
+        side: Http2Side = stream.user
+        exchange = side.exchange
         if exchange is None:
-            return
+            return  # it has its answer, and what comes still is of no use
         if exchange.head.upgrade is not None:
             self.link.fault(stream, PROTOCOL_ERROR, "trailers of a tunnel")  # RFC 9113 §8.5
             return
@@ -107,13 +107,13 @@ class Http2Server(Http2Connection):
         except DownstreamError as error:
             self.link.fault(stream, PROTOCOL_ERROR, str(error))
             return
-        self._body(stream.user, exchange, b"", trailers, end=True)
+        self._body(side, exchange, b"", trailers, end=True)
 
     def data(self, stream: Stream, data: bytes, *, end: bool) -> None:
         """Octets of a request's body."""
-        side: Http2Side | None = stream.user
-        if side is None or side.exchange is None:
-            return
+        side: Http2Side = stream.user
+        if side.exchange is None:
+            return  # as in `headers`
         if side.ahead is not None:
             side.hold(data, end=end)
             return
@@ -155,8 +155,8 @@ class Http2Server(Http2Connection):
 
     def writable(self, stream: Stream) -> None:
         """The caller has taken what waited."""
-        side: Http2Side | None = stream.user
-        if side is not None and side.exchange is not None:
+        side: Http2Side = stream.user
+        if side.exchange is not None:
             side.exchange.downstream_ready()
 
     def settled(self) -> None:
@@ -200,7 +200,7 @@ class Http2Server(Http2Connection):
             self.abort()
         elif self.drained == 1:
             self._drain_now()
-        elif any(s.user is not None and s.user.exchange for s in self.link.streams.values()):
+        elif any(stream.user.exchange for stream in self.link.streams.values()):
             self._rest()
         elif not self.drained:
             self.drain()  # not at once: a request may be on its way
@@ -265,11 +265,10 @@ class Http2Server(Http2Connection):
 
     def _lose_all(self, code: str, detail: str) -> None:
         for stream in tuple(self.link.streams.values()):
-            side: Http2Side | None = stream.user
-            if side is not None:
-                exchange, side.exchange = side.exchange, None
-                if exchange is not None:
-                    exchange.downstream_lost(code, detail)
+            side: Http2Side = stream.user
+            exchange, side.exchange = side.exchange, None
+            if exchange is not None:
+                exchange.downstream_lost(code, detail)
 
 
 @final
@@ -288,11 +287,11 @@ class Http2Side:
         self.ahead_end = False
 
     def _due(self, now: float) -> None:
-        if self.exchange is not None:
-            try:
-                self.exchange.due(now)
-            except Exception as error:  # noqa: BLE001 - it would never be due again
-                self.connection.end_by_bug(self, error)
+        assert self.exchange is not None  # which stops the timer at its end
+        try:
+            self.exchange.due(now)
+        except Exception as error:  # noqa: BLE001 - it would never be due again
+            self.connection.end_by_bug(self, error)
 
     def respond(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
         """Send the response's head, and the first of its body."""
@@ -349,9 +348,8 @@ class Http2Side:
     def cut(self) -> None:
         """End a response that has begun and cannot be ended properly."""
         exchange = self.exchange
-        code = INTERNAL_ERROR
-        if exchange is not None:
-            code = CANCEL if exchange.flag in ("UT", "SI") else exchange.reset_code or code
+        assert exchange is not None
+        code = CANCEL if exchange.flag in ("UT", "SI") else exchange.reset_code or INTERNAL_ERROR
         self.exchange = None
         self.link.reset(self.stream, code)
         self.connection.finished()

@@ -200,10 +200,9 @@ def dial_failed(
     cluster.state.connections -= 1
     endpoint.connections -= 1
     # Before others are dialled for: else one who is about to give up would be among them.
-    for place in [pool.waiting[index] for index in range(max(hoped, 0))]:
-        waiter = place.call()
-        if waiter is not None:
-            waiter.upstream_failed(error)
+    for waiter in [pool.waiting[0].call() for _ in range(hoped)]:
+        assert waiter is not None  # it waits, so it is there
+        waiter.upstream_failed(error)
     _dial_on(engine, cluster, endpoint)
 
 

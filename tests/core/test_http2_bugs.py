@@ -5,16 +5,20 @@ from typing import Any
 
 import pytest
 
-from sidecar.core.api import Balancer, HttpFilter
+from sidecar.core.api import Balancer, HttpFilter, Sink
 from sidecar.core.book import Endpoint
 from sidecar.core.exchange import Exchange
 from sidecar.wire.fields import ResponseHead
 from tests.core.harness import GET, OK, Harness
 from tests.core.http2_peer import Peer
+from tests.core.transport import CLOSED
 
 Make = Callable[..., Harness]
 
 H2: dict[str, Any] = {"cluster": {"protocol": "http2"}}
+
+
+SWITCH = b"HTTP/1.1 101 Go\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 
 
 class BugError(Exception):
@@ -135,3 +139,57 @@ def test_in_the_response_s_body(make: Make, how: str) -> None:
     upstream.answer(3)
     assert other.take() == b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
     assert upstream.goaways == []
+
+
+def test_behind_the_end_of_an_exchange(make: Make) -> None:
+    harness = make(**H2)
+    caller, other = (
+        harness.open(GET.replace(b"a\r\n", b"a\r\nConnection: close\r\n")),
+        harness.open(GET),
+    )
+    upstream = harness.serve()
+    caller.faults["close"] = BugError()
+    upstream.answer(1)
+    forget(harness)
+    assert harness.outcomes[0][:2] == (200, "")
+    upstream.answer(3)
+    assert other.take().startswith(b"HTTP/1.1 200 ")
+
+
+def test_behind_the_end_of_a_caller_s_exchange(harness: Harness) -> None:
+    caller = harness.call()
+    stream = caller.open_tunnel()
+    upstream = harness.connect()
+    upstream.send(SWITCH)
+    upstream.end()
+    for connection in tuple(harness.listener.connections):
+        connection.drain()
+    harness.settle()
+    caller.read()
+    caller.transport.faults["close"] = BugError()
+    caller.say(stream, b"", end=True)
+    forget(harness)
+    assert harness.outcomes[0][:2] == (101, "")
+
+
+class DeafSink(Sink):
+    """Raises, once."""
+
+    def __init__(self) -> None:
+        self.is_broken = True
+
+    def refused(self, listener: str, code: str, peer: str) -> None:
+        if self.is_broken:
+            self.is_broken = False
+            raise BugError
+
+
+def test_of_no_stream_in_particular_ends_the_connection(harness: Harness) -> None:
+    caller = harness.call()
+    caller.ask()
+    harness.engine.sinks = (*harness.engine.sinks, DeafSink())
+    caller.ask(fields=[(b"connection", b"close")])
+    assert caller.read().goaways == [(3, "INTERNAL_ERROR")]
+    assert caller.transport.fate == CLOSED
+    assert harness.outcomes[0][:2] == (499, "downstream-reset")
+    forget(harness)

@@ -441,3 +441,44 @@ def test_who_was_told_to_go_is_aborted_at_the_deadline(harness: Harness) -> None
     harness.settle()
     assert caller.transport.fate == RESET
     assert harness.outcomes[0].flag == "DC"
+
+
+def test_malformed_trailers_are_an_error_of_their_stream(harness: Harness) -> None:
+    caller = harness.call()
+    stream = caller.ask(b"POST", end=False)
+    harness.connect()
+    caller.trail(stream, [(b"connection", b"close")])
+    assert caller[stream].reset == "PROTOCOL_ERROR"
+    assert harness.outcomes[0][:2] == (499, "downstream-reset")
+
+
+def test_a_body_that_is_no_grpc_web_is_an_error_of_its_stream(make: Make) -> None:
+    harness = make(listener={"grpc_web": True})
+    caller = harness.call()
+    stream = caller.ask(
+        b"POST", fields=[(b"content-type", b"application/grpc-web-text")], end=False
+    )
+    harness.connect()
+    caller.say(stream, b"!!!!")
+    assert caller[stream].reset == "PROTOCOL_ERROR"
+    assert harness.outcomes[0][:2] == (499, "downstream-reset")
+
+
+def test_the_end_of_a_long_answer_may_be_read_late(make: Make) -> None:
+    harness = make(**H2)
+    caller = harness.call(polite=False)
+    stream = caller.ask()
+    upstream = harness.serve()
+    upstream.read()
+    upstream.answer(1, end=False)
+    upstream.say(1, b"x" * 200_000, end=True)
+    assert len(harness.outcomes) == 1
+    assert len(caller[stream].data) == 65535
+    caller.grant(stream, 200_000)
+    assert (len(caller[stream].data), caller[stream].ended) == (200_000, True)
+
+
+def test_an_answer_to_no_question_is_overlooked(harness: Harness) -> None:
+    caller = harness.call()
+    caller.send(frame(PING, 1, 0, b"12345678"))
+    assert caller.read().goaways == []

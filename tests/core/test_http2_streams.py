@@ -437,3 +437,47 @@ def test_an_endpoint_that_floods_is_left(make: Make) -> None:
         upstream.send(frame(PING, 0, 0, b"12345678"))
     assert [code for _, code in upstream.read().goaways] == ["ENHANCE_YOUR_CALM"]
     assert status_of(caller.take()) == 502
+
+
+def test_a_connection_that_a_push_overtook_serves_only_who_waited_for_it(make: Make) -> None:
+    harness = make(**h2())
+    caller = harness.open(GET)
+    harness.swap(**h2(http2={"huffman": True}))
+    first = harness.serve(silent=True)
+    second_caller = harness.open(GET)
+    second = harness.serve()
+    first.settle({})
+    first.read()
+    first.answer(1)
+    assert caller.take() == DONE
+    assert first.transport.fate == CLOSED
+    second.read()
+    second.answer(1)
+    assert second_caller.take() == DONE
+
+
+def test_a_connection_in_use_makes_room_when_it_is_free(make: Make) -> None:
+    harness = make(**h2(), endpoints=(A, B), limits={"connections": 1})
+    callers = [harness.open(GET)]
+    first = harness.serve()
+    callers.append(harness.open(GET))
+    assert first.read().order == [1]
+    assert harness.begun == []
+    first.answer(1)
+    assert first.transport.fate == CLOSED
+    second = harness.serve()
+    second.read()
+    second.answer(1)
+    assert [c.take() for c in callers] == [DONE] * 2
+
+
+def test_nothing_is_added_to_what_a_trusted_caller_has_said(make: Make) -> None:
+    harness = make(**h2())
+    trace = b"00-00000000000000000000000000000001-0000000000000001-00"
+    raw = harness.open(
+        b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: r\r\nTraceparent: " + trace + b"\r\n\r\n"
+    )
+    upstream = harness.serve()
+    assert upstream[1].heads[0][4:] == [(b"x-request-id", b"r"), (b"traceparent", trace)]
+    upstream.answer(1)
+    assert raw.take() == DONE

@@ -251,3 +251,9 @@ def test_a_caller_without_an_identity_may_be_let_in(make: Make) -> None:
     upstream = harness.connect()
     assert upstream.take() == b"hello"
     caller.lose()
+
+
+def test_opaque_octets_ask_for_no_protocol(make: Make) -> None:
+    harness = make(protocol="tcp")
+    harness.open()
+    assert harness.begun[0].alpn == ""

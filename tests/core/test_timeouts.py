@@ -163,3 +163,12 @@ def test_the_next_request_has_its_own_time(make: Make) -> None:
     assert caller.take() == OK * 5
     harness.advance(3.1)
     assert status_of(caller.take()) == b"504"
+
+
+def test_without_a_timeout_an_idle_caller_may_stay(make: Make) -> None:
+    harness = make(listener={"idle_timeout": 0})
+    caller = harness.open(GET)
+    harness.connect().send(OK)
+    assert caller.take() == OK
+    harness.advance(100_000)
+    assert caller.fate == OPEN
