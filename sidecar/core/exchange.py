@@ -403,8 +403,8 @@ class Exchange:
         if status not in self.route.retry.on_grpc or not self._may_retry(idempotent=False):
             return False
         client, self.client = self.client, None
-        if client is not None:
-            client.release()
+        assert client is not None  # whose response it is
+        client.release()
         detail = f"grpc-status {status.decode('latin-1')}"
         self._again(UpstreamError("retries-exhausted", detail, sent=True))
         return True
