@@ -110,6 +110,8 @@ class FieldReader:
             head.length = 0 if end else None
         else:
             head.length = parse_length(length)
+            if head.upgrade is not None and head.length:
+                raise DownstreamError("bad-framing", "a tunnel with content-length")
             if end and head.length:
                 raise DownstreamError("bad-framing", f"content-length {head.length} without DATA")
         expect = found.get(b"expect")

@@ -470,3 +470,16 @@ def test_a_tunnel_holds_both_directions_back(make: Make, up: bool) -> None:
     assert source.hear() == b"the other way is open"
     sink.peer.grant(sink.stream, 1_000_000)
     assert len(sink.hear()) == 12 * 16384
+
+
+@pytest.mark.parametrize("length", [0, 5])
+def test_a_tunnel_has_no_length(harness: Harness, length: int) -> None:
+    """An endpoint of HTTP/1 would read so many octets of it as the request's body."""
+    caller = harness.call()
+    stream = caller.open_tunnel([(b"content-length", b"%d" % length)])
+    if length:
+        assert caller[stream].reset == "PROTOCOL_ERROR"
+        assert harness.begun == []
+    else:
+        harness.connect().send(SWITCH)
+        assert caller[stream].status == 200
