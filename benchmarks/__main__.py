@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.load.measure import Plan, Row, measure, names, shorter
-from benchmarks.load.peers import ROOT, Absent, Peer, needed, peers, prepare, version
+from benchmarks.load.peers import ROOT, AbsentError, Peer, needed, peers, prepare, version
 from benchmarks.load.procedures import PROCEDURES
 from benchmarks.load.report import page, ratios, table
 from benchmarks.load.scenarios import CASES, LEFT_OUT, MISSING, NAMES, Case
@@ -35,7 +35,7 @@ def main() -> int:
     try:
         for tool in TOOLS:
             needed(tool)
-    except Absent as error:
+    except AbsentError as error:
         sys.stderr.write(f"bench: {error} is not installed (see .ci/run for the packages)\n")
         return 1
     asked = options.scenario or [name for name in NAMES if name not in MISSING]
@@ -107,9 +107,7 @@ def planned(case: Case, alike: int, options: argparse.Namespace, found: dict[str
     return Plan(rounds, seconds, features, found, options.quick)
 
 
-def measured(
-    cases: list[Case], options: argparse.Namespace, found: dict[str, Peer]
-) -> list[Row]:
+def measured(cases: list[Case], options: argparse.Namespace, found: dict[str, Peer]) -> list[Row]:
     """Run all cases under one progress bar."""
     rows: list[Row] = []
     runs = []

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.load import processes
-from benchmarks.load.peers import Absent, Peer, launch, origin, peers, stop
+from benchmarks.load.peers import AbsentError, Peer, launch, origin, peers, stop
 from benchmarks.load.scenarios import Case, Hop, Load
-from benchmarks.load.tools import TOOLS, Garbled, Told, paced_command, paced_told, percentile
+from benchmarks.load.tools import TOOLS, GarbledError, Told, paced_command, paced_told, percentile
 
 Row = dict[str, Any]
 PROXIES: Final = 0
@@ -93,7 +93,7 @@ def line_up(
         flags = frozenset({"mtls-out", "close"} if case.load.close else {"mtls-out"})
         caller = peers(["haproxy"]).get("haproxy")
         if caller is None:
-            raise Absent("haproxy")
+            raise AbsentError("haproxy")
         home = directory / f"caller-{peer.name}"
         started.append(launch(caller, Hop(flags), home, core=LOADS, port=port, endpoints=towards))
         processes.await_port(port, home / "log")
@@ -137,7 +137,7 @@ def saturate(subject: Subject, load: Load, seconds: float, directory: Path) -> t
     spent = processes.cpu(subject.pids) - before
     try:
         told = tool.told(text, load)
-    except Garbled as error:
+    except GarbledError as error:
         sys.stderr.write(f"bench: {subject.name}: {error}\n")
         told = Told(0, 1)
     proxied = bool(subject.pids) and told.requests > 0

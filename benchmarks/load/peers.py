@@ -36,7 +36,7 @@ class Blank(string.Template):
     delimiter = "@"
 
 
-class Absent(Exception):
+class AbsentError(Exception):
     """A program that is needed is not installed."""
 
 
@@ -101,8 +101,19 @@ def peers(names: Sequence[str]) -> dict[str, Peer]:
         "sidecar": (python, ("-m", "sidecar", "run", "{config}"), ("-m", "sidecar", "--version")),
         "envoy": (
             "envoy",
-            ("-c", "{config}", "--concurrency", "1", "--use-dynamic-base-id",
-             "--service-node", "bench", "--service-cluster", "bench", "-l", "error"),
+            (
+                "-c",
+                "{config}",
+                "--concurrency",
+                "1",
+                "--use-dynamic-base-id",
+                "--service-node",
+                "bench",
+                "--service-cluster",
+                "bench",
+                "-l",
+                "error",
+            ),
             ("--version",),
         ),
         "haproxy": ("haproxy", ("-db", "-f", "{config}"), ("-v",)),
@@ -209,9 +220,9 @@ def origin(kind: str, directory: Path, core: int, ports: Sequence[int]) -> subpr
 
 
 def needed(program: str) -> None:
-    """Raises: Absent, if `program` is not installed."""
+    """Raises: AbsentError, if `program` is not installed."""
     if shutil.which(program) is None:
-        raise Absent(program)
+        raise AbsentError(program)
 
 
 def prepare(directory: Path) -> None:

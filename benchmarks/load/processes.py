@@ -62,18 +62,18 @@ def answers(port: int) -> bool:
         return False
 
 
-class Silent(Exception):
+class SilentError(Exception):
     """A process that was started does not listen."""
 
 
 def await_port(port: int, log: Path, seconds: float = 20.0) -> None:
     """Return once somebody accepts on `port`.
 
-    Raises: Silent, with the end of `log`.
+    Raises: SilentError, with the end of `log`.
     """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if listens(port):
             return
         time.sleep(0.02)
-    raise Silent(f"nothing listens on port {port}; {log} ends: {log.read_text()[-2000:]}")
+    raise SilentError(f"nothing listens on port {port}; {log} ends: {log.read_text()[-2000:]}")

@@ -103,7 +103,11 @@ def medians(rows: Iterable[Row]) -> list[dict[str, Any]]:
 def ratio_of(all_ratios: Sequence[Row], line: Row, figure: str) -> float | None:
     """Return ours by this line's subject."""
     for ratio in all_ratios:
-        if ratio["peer"] == line["subject"] and ratio["figure"] == figure and key(ratio) == key(line):
+        if (
+            ratio["peer"] == line["subject"]
+            and ratio["figure"] == figure
+            and key(ratio) == key(line)
+        ):
             return float(ratio["ratio"])
     return None
 
@@ -139,20 +143,21 @@ def table(report: Mapping[str, Any]) -> str:
 
 
 def cell(value: float | None, width: int, places: int) -> str:
+    """Return a figure of the table, or the dash of one that is not there."""
     return f"{'-':>{width}}" if value is None else f"{value:{width}.{places}f}"
 
 
 def page(report: Mapping[str, Any]) -> str:
     """Return a page with the table, a plot for each comparison, and how it was measured."""
-    plots = [
-        plot(group, report["ratios"]) for group in groups(report["results"]).values()
-    ]
+    plots = [plot(group, report["ratios"]) for group in groups(report["results"]).values()]
     facts = "".join(
         f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>"
         for name, value in report["environment"].items()
     )
     told = "".join(f"<li>{html.escape(text)}</li>" for text in LEFT_OUT)
-    says = "".join(f"<li><b>{name}</b>: {html.escape(text)}</li>" for name, text in FEATURES.items())
+    says = "".join(
+        f"<li><b>{name}</b>: {html.escape(text)}</li>" for name, text in FEATURES.items()
+    )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Sidecar beside other proxies</title>
 <style>body{{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em}}

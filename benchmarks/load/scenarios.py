@@ -70,6 +70,7 @@ class Case:
 
 
 def hop(*flags: str, workload: str = "web") -> Hop:
+    """Return a hop, as the table below writes it."""
     return Hop(frozenset(flags), workload)
 
 

@@ -44,7 +44,7 @@ class Told:
     latencies: list[float] = field(default_factory=list)
 
 
-class Garbled(Exception):
+class GarbledError(Exception):
     """A load tool said something that cannot be read."""
 
 
@@ -62,6 +62,7 @@ def spread(values: list[float]) -> tuple[float, float, float]:
 
 
 def wrk_command(load: Load, port: int, seconds: float, directory: Path) -> list[str]:
+    """Return the command of a closed loop over HTTP/1.1."""
     script = [] if load.path.startswith("/files/") else ["-s", str(HERE / "configs" / "heads.lua")]
     close = ["env", "BENCH_CLOSE=1"] if load.close else []
     return [*close, "wrk", "-t1", f"-c{load.connections}", f"-d{max(1, round(seconds))}s",
@@ -69,9 +70,10 @@ def wrk_command(load: Load, port: int, seconds: float, directory: Path) -> list[
 
 
 def wrk_told(text: str, load: Load) -> Told:
+    """Count answers and everything that went wrong."""
     requests = re.search(r"(\d+) requests in", text)
     if requests is None:
-        raise Garbled(f"wrk: {text[-300:]!r}")
+        raise GarbledError(f"wrk: {text[-300:]!r}")
     bad = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     broken = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     errors = int(bad[1]) if bad else 0
@@ -80,6 +82,7 @@ def wrk_told(text: str, load: Load) -> Told:
 
 
 def h2load_command(load: Load, port: int, seconds: float, directory: Path) -> list[str]:
+    """Return the command of a closed loop over HTTP/2."""
     fields = [f"-H{name}: {value}" for name, value in (GRPC_FIELDS if load.grpc else FIELDS)]
     message = ["-d", str(directory / "message")] if load.grpc else []
     return ["h2load", f"-c{load.connections}", f"-m{load.streams}", f"-D{seconds:g}", *fields,
@@ -107,7 +110,7 @@ def h2load_told(text: str, load: Load) -> Told:
     )
     data = re.search(r"\((\d+)\) data", text)
     if counts is None or data is None:
-        raise Garbled(f"h2load: {text[-300:]!r}")
+        raise GarbledError(f"h2load: {text[-300:]!r}")
     done, succeeded, failed, errored, timeout = map(int, counts.groups())
     # With -D, what is under way at the end counts neither as done nor as failed.
     errors = max(failed, errored) + timeout + (done - succeeded - failed)
@@ -125,16 +128,18 @@ def paced_told(text: str, log: str) -> Told:
 
 
 def differing_command(load: Load, port: int, seconds: float, directory: Path) -> list[str]:
+    """Return the command of the load whose heads differ."""
     return ["python", "-m", "benchmarks.load.differing", str(port), load.coding,
             str(load.connections), str(load.streams), f"{seconds:g}"]  # fmt: skip
 
 
 def differing_told(text: str, load: Load) -> Told:
+    """Count answers and what was wrong with them."""
     try:
         told = json.loads(text)
         return Told(told["requests"], told["errors"])
     except (ValueError, KeyError) as error:
-        raise Garbled(f"differing: {text[-300:]!r}") from error
+        raise GarbledError(f"differing: {text[-300:]!r}") from error
 
 
 @dataclass(frozen=True)

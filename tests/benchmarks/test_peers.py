@@ -115,9 +115,7 @@ def test_every_scenario_of_the_command_line_is_there_or_says_why_not() -> None:
 
 @pytest.mark.parametrize("scenario", sorted({case.scenario for case in CASES}))
 def test_quick_asks_for_less_load_than_a_minute(scenario: str) -> None:
-    found = {
-        name: Peer(name, "", (), ()) for name in ("sidecar", "envoy", "haproxy", "nginx")
-    }
+    found = {name: Peer(name, "", (), ()) for name in ("sidecar", "envoy", "haproxy", "nginx")}
     options = arguments().parse_args([scenario, "--quick"])
     cases = [case for case in CASES if case.scenario == scenario]
 

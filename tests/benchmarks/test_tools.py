@@ -8,7 +8,7 @@ from benchmarks.load.scenarios import Load
 from benchmarks.load.tools import (
     REPLY,
     TOOLS,
-    Garbled,
+    GarbledError,
     Told,
     paced_command,
     paced_told,
@@ -84,7 +84,7 @@ def test_the_paced_log_gives_latencies_in_order_and_errors() -> None:
 
 @pytest.mark.parametrize("tool", sorted(TOOLS))
 def test_what_cannot_be_read_is_said(tool: str) -> None:
-    with pytest.raises(Garbled, match="Segmentation"):
+    with pytest.raises(GarbledError, match="Segmentation"):
         TOOLS[tool].told("Segmentation fault", Load(tool))
 
 
