@@ -486,6 +486,7 @@ class Http2Attempt:
         if self in early:
             early.remove(self)
         self.link.reset(self.stream, code)  # if it is still there
+        self.stream.user = None  # a cycle would be left to the collector
         self.connection.stream_over()
 
     def _fail(self, code: str, detail: str) -> None:

@@ -19,6 +19,7 @@ from sidecar.wire.http2_frames import (
     NO_ERROR,
     PROTOCOL_ERROR,
 )
+from sidecar.wire.http2_stream import CLOSED
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,7 +35,7 @@ DRAIN_WAIT: Final = 1.0  # seconds for the answer to our PING before the second 
 class Http2Server(Http2Connection):
     """The downstream half of exchanges."""
 
-    __slots__ = ("caller", "drained", "listener", "spells")
+    __slots__ = ("caller", "drained", "listener", "spells", "timers")
 
     where = "http2_server"
 
@@ -44,6 +45,9 @@ class Http2Server(Http2Connection):
         self.caller: Final = caller
         self.drained = 0  # 0: no; 1: announced; 2: said
         self.spells = False  # the peer is a sidecar that tells how names were written
+        # Of exchanges that are over, for the next: a stopped timer stays in its bucket for as long
+        # as it was armed for, which would be thousands for each second of requests.
+        self.timers: Final[list[Timer]] = []
 
     # The transport says:
 
@@ -280,7 +284,13 @@ class Http2Side:
         self.link: Final[Http2Link] = connection.link
         self.stream: Final = stream
         self.exchange: Exchange | None = None
-        self.timer: Final = Timer(self._due)
+        timers = connection.timers
+        if timers:
+            timer = timers.pop()
+            timer.callback = self._due
+        else:
+            timer = Timer(self._due)
+        self.timer: Final = timer
         self.ahead: list[bytes] | None = None  # sent into a tunnel before it is open
         self.ahead_end = False
 
@@ -350,14 +360,21 @@ class Http2Side:
         code = INTERNAL_ERROR
         if exchange is not None:
             code = CANCEL if exchange.flag in ("UT", "SI") else exchange.reset_code or code
-        self.exchange = None
         self.link.reset(self.stream, code)
-        self.connection.finished()
+        self._part()
 
     def closed(self) -> None:
         """Both directions are over; of a request answered early the rest is not wanted (§8.1)."""
-        self.exchange = None
         self.link.dismiss(self.stream)
+        self._part()
+
+    def _part(self) -> None:
+        """Let go of exchange, timer and stream: a cycle would be left to the collector."""
+        self.exchange = None
+        if self.stream.state == CLOSED:
+            self.stream.user = None
+        self.timer.retire()
+        self.connection.timers.append(self.timer)
         self.connection.finished()
 
     def pause(self) -> None:
