@@ -73,6 +73,20 @@ class Http2Server(Http2Connection):
         self.listener.connections.discard(self)
         self._lose_all("downstream-closed", "")
 
+    def begin(self, half: Http2Side, body: bytes, *, end: bool) -> None:
+        """Begin an exchange, if that has not been done, with the first of its body."""
+        if not half.waits:
+            return
+        half.waits = False
+        exchange = half.exchange
+        assert exchange is not None
+        try:
+            exchange.begin(body, end=end)
+        except DownstreamError as error:  # of gRPC-Web
+            self.link.fault(half.stream, PROTOCOL_ERROR, str(error))
+        except Exception as error:  # noqa: BLE001 - a bug may end an exchange, not those beside it
+            self.end_by_bug(half, error)
+
     # The link says:
 
     def opened(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
@@ -92,11 +106,12 @@ class Http2Server(Http2Connection):
         if head.upgrade is not None:
             side.ahead = []
             side.ahead_end = end
-        exchange = side.exchange = Exchange(self.engine, plan, self.caller, side, head)
-        try:
-            exchange.begin(b"", end=end or head.upgrade is not None)
-        except Exception as error:  # noqa: BLE001 - a bug may end an exchange, not those beside it
-            self.end_by_bug(side, error)
+        side.exchange = Exchange(self.engine, plan, self.caller, side, head)
+        side.waits = True
+        if end or head.upgrade is not None:
+            self.begin(side, b"", end=True)
+        else:
+            self.begun.append(side)
 
     def headers(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
         """Trailers."""
@@ -133,6 +148,11 @@ class Http2Server(Http2Connection):
         *,
         end: bool,
     ) -> None:
+        if side.waits:
+            self.begin(side, data, end=end and trailers is None)
+            if trailers is None or side.exchange is not exchange:
+                return
+            data = b""
         try:
             if data:
                 exchange.request_data(data)
@@ -147,6 +167,7 @@ class Http2Server(Http2Connection):
         """The caller has reset the stream, or was reset for what it did."""
         side: Http2Side | None = stream.user
         if side is not None:
+            self.begin(side, b"", end=False)
             exchange, side.exchange = side.exchange, None
             if exchange is not None:
                 exchange.downstream_lost("downstream-reset", detail)
@@ -265,6 +286,7 @@ class Http2Server(Http2Connection):
             sink.refused(self.listener.plan.name, code, self.caller.address)
 
     def _lose_all(self, code: str, detail: str) -> None:
+        self.received()
         for stream in tuple(self.link.streams.values()):
             side: Http2Side | None = stream.user
             if side is not None:
@@ -273,11 +295,16 @@ class Http2Server(Http2Connection):
                     exchange.downstream_lost(code, detail)
 
 
+_RETIRED: Final = Timer(lambda now: None)
+
+
 @final
 class Http2Side:
     """The downstream side of one exchange: one stream."""
 
-    __slots__ = ("ahead", "ahead_end", "connection", "exchange", "link", "stream", "timer")
+    __slots__ = (
+        "ahead", "ahead_end", "connection", "exchange", "link", "stream", "timer", "waits",
+    )  # fmt: skip
 
     def __init__(self, connection: Http2Server, stream: Stream) -> None:
         self.connection: Final = connection
@@ -290,9 +317,12 @@ class Http2Side:
             timer.callback = self._due
         else:
             timer = Timer(self._due)
-        self.timer: Final = timer
+        self.timer = timer
         self.ahead: list[bytes] | None = None  # sent into a tunnel before it is open
         self.ahead_end = False
+        # For the first of the body, or the end of what came with the head: together they are one
+        # write to an endpoint of HTTP/1.1, where each costs a system call.
+        self.waits = False
 
     def _due(self, now: float) -> None:
         if self.exchange is not None:
@@ -373,8 +403,9 @@ class Http2Side:
         self.exchange = None
         if self.stream.state == CLOSED:
             self.stream.user = None
-        self.timer.retire()
-        self.connection.timers.append(self.timer)
+        timer, self.timer = self.timer, _RETIRED  # whatever is still said, it is another's now
+        timer.retire()
+        self.connection.timers.append(timer)
         self.connection.finished()
 
     def pause(self) -> None:
