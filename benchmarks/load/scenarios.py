@@ -74,7 +74,6 @@ def hop(*flags: str, workload: str = "web") -> Hop:
     return Hop(frozenset(flags), workload)
 
 
-HTTP2: Final = {"connections": 4, "streams": 16}
 MIB: Final = 1 << 20
 BIG: Final = ("envoy", "haproxy")
 
@@ -86,27 +85,27 @@ CASES: Final = (
     Case("outbound", "", "the outbound role: plaintext HTTP/1.1 in, mTLS HTTP/2 out, 8 endpoints",
          Load("wrk"), (hop("h2-out", "mtls-out"),), "mtls-http2", 8, BIG, paced=True),
     Case("http2", "repeat", "HTTP/2 to HTTP/2, ten fields that repeat",
-         Load("h2load", **HTTP2), (hop("h2-in", "h2-out"),), "http2", peers=BIG, direct=True,
+         Load("h2load", connections=4, streams=16), (hop("h2-in", "h2-out"),), "http2", peers=BIG, direct=True,
          paced=True),
     Case("http2", "differing-plain", "HTTP/2 to HTTP/2, five fields new in every request, plain",
-         Load("differing", coding="plain", **HTTP2), (hop("h2-in", "h2-out"),), "http2",
+         Load("differing", coding="plain", connections=4, streams=16), (hop("h2-in", "h2-out"),), "http2",
          peers=BIG),
     Case("http2", "differing-huffman", "the same, Huffman-coded",
-         Load("differing", coding="huffman", **HTTP2), (hop("h2-in", "h2-out"),), "http2",
+         Load("differing", coding="huffman", connections=4, streams=16), (hop("h2-in", "h2-out"),), "http2",
          peers=BIG),
     Case("http2", "h1-h2", "HTTP/1.1 to HTTP/2",
          Load("wrk"), (hop("h2-out"),), "http2", peers=BIG),
     Case("http2", "h2-h1", "HTTP/2 to HTTP/1.1",
-         Load("h2load", **HTTP2), (hop("h2-in"),)),
+         Load("h2load", connections=4, streams=16), (hop("h2-in"),)),
     Case("grpc", "unary", "gRPC, one message of 100 octets each way, through one proxy",
-         Load("h2load", "/bench.Echo/Unary.grpc", grpc=True, **HTTP2), (hop("h2-in", "h2-out"),),
+         Load("h2load", "/bench.Echo/Unary.grpc", 4, 16, grpc=True), (hop("h2-in", "h2-out"),),
          "grpc", direct=True, paced=True),
     Case("grpc", "pair", "gRPC unary through two proxies with mTLS between them",
-         Load("h2load", "/bench.Echo/Unary.grpc", grpc=True, **HTTP2),
+         Load("h2load", "/bench.Echo/Unary.grpc", 4, 16, grpc=True),
          (hop("h2-in", "h2-out", "mtls-out"), hop("h2-out", "mtls-in", workload="catalog")),
          "grpc", peers=BIG, paced=True),
     Case("grpc", "download", "gRPC, an answer of 100 messages of 1 KiB, through one proxy",
-         Load("h2load", "/bench.Echo/Stream.grpc", grpc=True, **HTTP2), (hop("h2-in", "h2-out"),),
+         Load("h2load", "/bench.Echo/Stream.grpc", 4, 16, grpc=True), (hop("h2-in", "h2-out"),),
          "grpc", peers=BIG),
     Case("mesh", "", "HTTP/1.1 client, proxy, mTLS HTTP/2, proxy, HTTP/1.1 server",
          Load("wrk"), (hop("h2-out", "mtls-out"), hop("mtls-in", workload="catalog")),
