@@ -149,7 +149,8 @@ class Http1Server(asyncio.Protocol):
             upgrade = b"Connection: Upgrade\r\nUpgrade: " + head.upgrade + b"\r\n"
             block = head.as_lines() + upgrade
         elif head.pairs is not None:
-            block = self._lines(head, request, end=end, bodiless=bodiless)
+            whole = len(body) if end else -1
+            block = self._lines(head, request, whole, bodiless=bodiless)
             keep = self.keep
         else:
             block = head.block
@@ -277,13 +278,17 @@ class Http1Server(asyncio.Protocol):
     # Inside:
 
     def _lines(
-        self, head: ResponseHead, request: RequestHead, *, end: bool, bodiless: bool
+        self, head: ResponseHead, request: RequestHead, whole: int, *, bodiless: bool
     ) -> bytes:
-        """Return the field lines of a response that came over HTTP/2, framed for HTTP/1."""
+        """Return the field lines of a response that came over HTTP/2, framed for HTTP/1.
+
+        `whole` is the size of a body that is there already; -1: more will come.
+        """
         head.reason = reason_phrase(head.status)
         if head.length is None and not bodiless:
-            if end:
-                head.add(b"content-length", b"0")
+            was_chunked = b"transfer-encoding" in head.spelling.lower()
+            if whole >= 0 and not (was_chunked and request.version == 11):
+                head.add(b"content-length", b"%d" % whole)
             elif request.version == 11:
                 self.chunked = True
             else:

@@ -40,20 +40,9 @@ class Http2Client(Http2Connection):
     """The upstream half of exchanges."""
 
     __slots__ = (
-        "asked",
-        "cluster",
-        "early",
-        "endpoint",
-        "generation",
-        "is_settled",
-        "keepalive",
-        "kind",
-        "leaving",
-        "owner",
-        "secure",
-        "spells",
-        "used",
-    )
+        "asked", "cluster", "early", "endpoint", "generation", "is_settled", "keepalive",
+        "kind", "leaving", "owner", "secure", "spells", "used",
+    )  # fmt: skip
 
     where = "http2_client"
 
@@ -158,6 +147,16 @@ class Http2Client(Http2Connection):
             self._lose("", "" if exc is None else type(exc).__name__)
         pool.gone(self.engine, self.cluster, self.endpoint)
 
+    def begin(self, half: Http2Attempt, body: bytes, *, end: bool) -> None:
+        """Pass a head on, if that has not been done, with the first of its body."""
+        head, half.first = half.first, None
+        exchange = half.exchange
+        if head is not None and exchange is not None:
+            try:
+                exchange.response(head, body, end=end)
+            except Exception as error:  # noqa: BLE001 - a bug may end an exchange, not those beside it
+                self._end_by_bug(half, error)
+
     # The link says:
 
     def opened(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
@@ -184,6 +183,9 @@ class Http2Client(Http2Connection):
         if not attempt.answered:
             self.link.fault(stream, PROTOCOL_ERROR, "DATA before the head")
             return
+        if attempt.first is not None:
+            self.begin(attempt, data, end=end)
+            return
         try:
             if data:
                 exchange.response_data(data)
@@ -197,6 +199,7 @@ class Http2Client(Http2Connection):
     def ended_early(self, stream: Stream, code: int, detail: str) -> None:
         """The endpoint has reset the stream, or was reset for what it did."""
         attempt: Http2Attempt = stream.user
+        self.begin(attempt, b"", end=False)
         exchange, attempt.exchange = attempt.exchange, None
         assert exchange is not None  # else we had reset it, and it would not be told of
         self._room_made()
@@ -317,6 +320,7 @@ class Http2Client(Http2Connection):
 
     def _lose(self, code: str, detail: str) -> None:
         """Every stream is lost; nobody who tries again may come back to this connection."""
+        self.received()
         self.is_open = False
         self.leaving = True
         self._leave()
@@ -341,13 +345,18 @@ _NONE: Final = Stream(0, 0, 0)  # before the request is sent; 0 is nobody's numb
 class Http2Attempt:
     """The upstream side of one attempt: one stream."""
 
-    __slots__ = ("answered", "connection", "exchange", "interim", "link", "stream", "tunnel")
+    __slots__ = (
+        "answered", "connection", "exchange", "first", "interim", "link", "stream", "tunnel",
+    )  # fmt: skip
 
     def __init__(self, connection: Http2Client) -> None:
         self.connection: Final = connection
         self.link: Final[Http2Link] = connection.link
         self.stream = _NONE
         self.exchange: Exchange | None = None
+        # The head, until the first of the body or the end of what came with it: together they are
+        # one write for a caller of HTTP/1.1, where each costs a system call.
+        self.first: ResponseHead | None = None
         self.answered = False
         self.tunnel = False
         self.interim = 0
@@ -433,7 +442,10 @@ class Http2Attempt:
                 raise DownstreamError("bad-trailer", "trailers of a tunnel")  # RFC 9113 §8.5
             if not end:
                 raise DownstreamError("bad-trailer", "trailers that do not end the stream")
-            exchange.response_end(reader.trailers(fields))
+            trailers = reader.trailers(fields)
+            self.connection.begin(self, b"", end=False)
+            if self.exchange is exchange:
+                exchange.response_end(trailers)
             return
         head = reader.response(fields, exchange.head.method)
         if not self.connection.spells:
@@ -452,7 +464,11 @@ class Http2Attempt:
             if end:
                 exchange.response_half()
             return
-        exchange.response(head, b"", end=end)
+        if end:
+            exchange.response(head, b"", end=True)
+        else:
+            self.first = head
+            self.connection.begun.append(self)
 
     def _interim(self, exchange: Exchange, head: ResponseHead) -> None:
         self.interim += 1
@@ -479,6 +495,7 @@ class Http2Attempt:
         if self in early:
             early.remove(self)
         self.link.reset(self.stream, code)  # if it is still there
+        self.stream.user = None  # a cycle would be left to the collector
         self.connection.stream_over()
 
     def _fail(self, code: str, detail: str) -> None:

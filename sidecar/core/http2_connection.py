@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from sidecar.core.timers import Timer
 from sidecar.wire.http2_frames import INTERNAL_ERROR
@@ -19,7 +19,17 @@ UNREAD_LIMIT: Final = 1048576  # octets of ours that a peer may leave unread bef
 class Http2Connection(asyncio.Protocol):
     """One HTTP/2 connection; what is written in one turn of the loop goes out in one write."""
 
-    __slots__ = ("dirty", "engine", "heard", "is_open", "link", "paused", "timer", "transport")
+    __slots__ = (
+        "begun",
+        "dirty",
+        "engine",
+        "heard",
+        "is_open",
+        "link",
+        "paused",
+        "timer",
+        "transport",
+    )
 
     where = "http2"
 
@@ -29,6 +39,7 @@ class Http2Connection(asyncio.Protocol):
         self.transport: asyncio.Transport  # from connection_made on, as is the link
         self.timer = Timer(self.due)
         self.dirty = False  # among those that are flushed at the end of this turn
+        self.begun: Final[list[Any]] = []  # halves of exchanges whose head has come in this turn
         self.is_open = False
         self.paused = False
         self.heard = engine.now()  # when the peer last sent anything
@@ -56,12 +67,21 @@ class Http2Connection(asyncio.Protocol):
         link = self.link
         try:
             link.receive(data)
+            self.received()
         except Exception as error:  # noqa: BLE001 - a bug may end a connection, never the process
             self.engine.bug(self.where, error)
             link.go_away(INTERNAL_ERROR)
             self.broken(INTERNAL_ERROR, "internal-error")
         if link.out and not self.dirty:
             self.flush()
+
+    def received(self) -> None:
+        """All that came together has been looked at: pass on the heads whose body did not."""
+        if self.begun:
+            begun = self.begun.copy()
+            self.begun.clear()
+            for half in begun:
+                self.begin(half, b"", end=False)
 
     def eof_received(self) -> bool:
         """The peer will send nothing more: neither can it be answered in full (RFC 9113 §5.4.1)."""
@@ -130,6 +150,10 @@ class Http2Connection(asyncio.Protocol):
             self.timer.stop()
 
     # For the two kinds:
+
+    def begin(self, half: Any, body: bytes, *, end: bool) -> None:
+        """Pass on a head that was held back, if that has not been done, with the first of its body."""
+        raise NotImplementedError
 
     @property
     def patience(self) -> float:

@@ -18,6 +18,7 @@ from sidecar.wire.http2_frames import (
     INTERNAL_ERROR,
     PROTOCOL_ERROR,
 )
+from sidecar.wire.http2_stream import CLOSED
 
 if TYPE_CHECKING:
     import asyncio
@@ -33,7 +34,7 @@ DRAIN_WAIT: Final = 1.0  # seconds for the answer to our PING before the second 
 class Http2Server(Http2Connection):
     """The downstream half of exchanges."""
 
-    __slots__ = ("caller", "drained", "listener", "spells")
+    __slots__ = ("caller", "drained", "listener", "spells", "timers")
 
     where = "http2_server"
 
@@ -43,6 +44,9 @@ class Http2Server(Http2Connection):
         self.caller: Final = caller
         self.drained = 0  # 0: no; 1: announced; 2: said
         self.spells = False  # the peer is a sidecar that tells how names were written
+        # Of exchanges that are over, for the next: a stopped timer stays in its bucket for as long
+        # as it was armed for, which would be thousands for each second of requests.
+        self.timers: Final[list[Timer]] = []
 
     # The transport says:
 
@@ -68,6 +72,20 @@ class Http2Server(Http2Connection):
         self.listener.connections.discard(self)
         self._lose_all("downstream-closed", "")
 
+    def begin(self, half: Http2Side, body: bytes, *, end: bool) -> None:
+        """Begin an exchange, if that has not been done, with the first of its body."""
+        if not half.waits:
+            return
+        half.waits = False
+        exchange = half.exchange
+        assert exchange is not None
+        try:
+            exchange.begin(body, end=end)
+        except DownstreamError as error:  # of gRPC-Web
+            self.link.fault(half.stream, PROTOCOL_ERROR, str(error))
+        except Exception as error:  # noqa: BLE001 - a bug may end an exchange, not those beside it
+            self.end_by_bug(half, error)
+
     # The link says:
 
     def opened(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
@@ -87,11 +105,12 @@ class Http2Server(Http2Connection):
         if head.upgrade is not None:
             side.ahead = []
             side.ahead_end = end
-        exchange = side.exchange = Exchange(self.engine, plan, self.caller, side, head)
-        try:
-            exchange.begin(b"", end=end or head.upgrade is not None)
-        except Exception as error:  # noqa: BLE001 - a bug may end an exchange, not those beside it
-            self.end_by_bug(side, error)
+        side.exchange = Exchange(self.engine, plan, self.caller, side, head)
+        side.waits = True
+        if end or head.upgrade is not None:
+            self.begin(side, b"", end=True)
+        else:
+            self.begun.append(side)
 
     def headers(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
         """Trailers."""
@@ -128,6 +147,11 @@ class Http2Server(Http2Connection):
         *,
         end: bool,
     ) -> None:
+        if side.waits:
+            self.begin(side, data, end=end and trailers is None)
+            if trailers is None or side.exchange is not exchange:
+                return
+            data = b""
         try:
             if data:
                 exchange.request_data(data)
@@ -142,6 +166,7 @@ class Http2Server(Http2Connection):
         """The caller has reset the stream, or was reset for what it did."""
         side: Http2Side | None = stream.user
         if side is not None:
+            self.begin(side, b"", end=False)
             exchange, side.exchange = side.exchange, None
             if exchange is not None:
                 exchange.downstream_lost("downstream-reset", detail)
@@ -264,6 +289,7 @@ class Http2Server(Http2Connection):
             sink.refused(self.listener.plan.name, code, self.caller.address)
 
     def _lose_all(self, code: str, detail: str) -> None:
+        self.received()
         for stream in tuple(self.link.streams.values()):
             side: Http2Side = stream.user
             exchange, side.exchange = side.exchange, None
@@ -271,20 +297,34 @@ class Http2Server(Http2Connection):
                 exchange.downstream_lost(code, detail)
 
 
+_RETIRED: Final = Timer(lambda now: None)
+
+
 @final
 class Http2Side:
     """The downstream side of one exchange: one stream."""
 
-    __slots__ = ("ahead", "ahead_end", "connection", "exchange", "link", "stream", "timer")
+    __slots__ = (
+        "ahead", "ahead_end", "connection", "exchange", "link", "stream", "timer", "waits",
+    )  # fmt: skip
 
     def __init__(self, connection: Http2Server, stream: Stream) -> None:
         self.connection: Final = connection
         self.link: Final[Http2Link] = connection.link
         self.stream: Final = stream
         self.exchange: Exchange | None = None
-        self.timer: Final = Timer(self._due)
+        timers = connection.timers
+        if timers:
+            timer = timers.pop()
+            timer.callback = self._due
+        else:
+            timer = Timer(self._due)
+        self.timer = timer
         self.ahead: list[bytes] | None = None  # sent into a tunnel before it is open
         self.ahead_end = False
+        # For the first of the body, or the end of what came with the head: together they are one
+        # write to an endpoint of HTTP/1.1, where each costs a system call.
+        self.waits = False
 
     def _due(self, now: float) -> None:
         assert self.exchange is not None  # which stops the timer at its end
@@ -350,14 +390,22 @@ class Http2Side:
         exchange = self.exchange
         assert exchange is not None
         code = CANCEL if exchange.flag in ("UT", "SI") else exchange.reset_code or INTERNAL_ERROR
-        self.exchange = None
         self.link.reset(self.stream, code)
-        self.connection.finished()
+        self._part()
 
     def closed(self) -> None:
         """Both directions are over; of a request answered early the rest is not wanted (§8.1)."""
-        self.exchange = None
         self.link.dismiss(self.stream)
+        self._part()
+
+    def _part(self) -> None:
+        """Let go of exchange, timer and stream: a cycle would be left to the collector."""
+        self.exchange = None
+        if self.stream.state == CLOSED:
+            self.stream.user = None
+        timer, self.timer = self.timer, _RETIRED  # whatever is still said, it is another's now
+        timer.retire()
+        self.connection.timers.append(timer)
         self.connection.finished()
 
     def pause(self) -> None:

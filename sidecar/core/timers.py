@@ -20,13 +20,22 @@ class Timer:
     __slots__ = ("callback", "deadline", "slot")
 
     def __init__(self, callback: Callable[[float], None]) -> None:
-        self.callback: Final = callback
+        self.callback = callback
         self.deadline = NEVER
         self.slot = NEVER
 
     def stop(self) -> None:
         """Be due never."""
         self.deadline = NEVER
+
+    def retire(self) -> None:
+        """Be due never, and hold on to nobody while the bucket still holds it."""
+        self.deadline = NEVER
+        self.callback = _nobody
+
+
+def _nobody(now: float) -> None:
+    """Is called by no timer: a retired one is due never."""
 
 
 @final

@@ -209,7 +209,8 @@ class Decoder:
                 string = value
                 known = self._values.get(string)
                 value = huffman.decode(string) if known is None else known
-                if known is None and octet < 0x10 and size <= _MAX_STRING:
+                # Of literals for the table, too: nginx inserts the same fields with every head.
+                if known is None and not 0x10 <= octet < 0x20 and size <= _MAX_STRING:
                     if len(self._values) >= _MAX_REMEMBERED:
                         self._values.clear()
                     self._values[string] = value

@@ -332,7 +332,8 @@ def test_an_http10_caller_gets_a_response_of_unknown_length_to_the_end(make: Mak
     harness = make(**H2)
     caller = harness.open(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
     upstream = harness.serve()
-    upstream.answer(1, body=b"ok")
+    upstream.answer(1, body=b"o", end=False)
+    upstream.say(1, b"k", end=True)
     assert caller.take() == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok"
     assert caller.fate != OPEN
 

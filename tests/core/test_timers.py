@@ -118,6 +118,19 @@ def test_a_callback_may_arm_its_own_timer_again(bench: Bench) -> None:
     assert calls == [1.5, 3.0]
 
 
+def test_a_retired_timer_calls_nobody_and_serves_another_when_armed_again(bench: Bench) -> None:
+    timer = bench.timer("a")
+    bench.wheel.arm(timer, 1.0)
+    timer.retire()
+    bench.wheel.advance(1.5)
+    timer.callback(1.5)
+    assert bench.calls == []
+    timer.callback = bench.timer("b").callback
+    bench.wheel.arm(timer, 2.0)
+    bench.wheel.advance(2.5)
+    assert [name for name, _ in bench.calls] == ["b"]
+
+
 def test_an_empty_wheel_asks_for_nothing(bench: Bench) -> None:
     bench.wheel.advance(100.0)
     assert bench.wakes == []

@@ -43,6 +43,7 @@ class FakeTransport(asyncio.Transport):
         self.is_gone = False  # connection_lost was called
         self.faults: Final[dict[str, Exception]] = {}  # what the loop raises, by method, once
         self.got = bytearray()  # what the far end has read
+        self.writes = 0  # each is a system call on uvloop
         self.fate = OPEN
 
     # The far end:
@@ -146,6 +147,7 @@ class FakeTransport(asyncio.Transport):
             raise RuntimeError("Cannot call write() after write_eof()")
         if self._closing:
             return
+        self.writes += 1
         if self._is_stalled:
             self._buffer(data)
         else:
