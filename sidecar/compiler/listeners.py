@@ -15,10 +15,12 @@ from sidecar.model.cluster import Cluster
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.identity import Secret
 from sidecar.model.listener import InboundListener, Listener, OutboundListener
-from sidecar.model.route import Route
+from sidecar.model.route import Route, RouteMatch
 from sidecar.model.snapshot import Snapshot
 from sidecar.wire.http1_head import HeadReader
 
+_ANY: Final = RouteMatch()
+_HTTP_MATCHES: Final = frozenset(RouteMatch.__struct_fields__) - {"hosts", "sni"}
 APP: Final = "app|"  # begins the names of the clusters that `app` is short for
 
 
@@ -146,8 +148,7 @@ def _compile(
 def _check_tcp(routes: tuple[Route, ...], path: str, errors: list[ConfigError]) -> None:
     for index, route in enumerate(routes):
         match = route.match
-        http = (match.path, match.prefix, match.regex, match.methods, match.headers, match.query)
-        if any(http):
+        if any(getattr(match, name) != getattr(_ANY, name) for name in _HTTP_MATCHES):
             errors.append(
                 ConfigError(f"{path}.routes[{index}].match", "a tcp listener can match `sni` only")
             )

@@ -166,7 +166,7 @@ class Exchange:
         request_edits(self)
         if self.engine.draining:
             head.close = True
-        route = self.route = self.listener.routes.find(head)
+        route = self.route = self.listener.routes.find(head, self.caller)
         if route is None:
             self.fail("no-route")
             return

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 INBOUND: Final = "inbound"
 OUTBOUND: Final = "outbound"
 
-Condition = Callable[[RequestHead], bool]
+Condition = Callable[[RequestHead, "Caller"], bool]
 
 Dial = Callable[["ClusterPlan", Endpoint, "Dialled", "Caller | None"], None]
 
@@ -283,14 +283,14 @@ class RouteTable:
         )
         self._any: Final = rows("\x00")
 
-    def find(self, head: RequestHead) -> RoutePlan | None:
-        """Return the route that takes `head`, or None."""
+    def find(self, head: RequestHead, caller: Caller) -> RoutePlan | None:
+        """Return the route that takes `head` from `caller`, or None."""
         rows = self._any
         if self._by_host or self._wild:
             rows = self._rows(_PORT.sub(b"", head.authority))
         for conditions, route in rows:
             for condition in conditions:
-                if not condition(head):
+                if not condition(head, caller):
                     break
             else:
                 return route

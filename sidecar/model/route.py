@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from sidecar.model.base import Duration, Model, Size, Status
+from sidecar.model.base import Duration, Model, Percent, Port, Size, Status
 
 
 class StringMatch(Model, frozen=True, kw_only=True):
@@ -46,6 +46,10 @@ class RouteMatch(Model, frozen=True, kw_only=True):
     regex: str | None = None
     """The whole path, without the query, matches this RE2 pattern."""
 
+    template: str | None = None
+    """The whole path, without the query, by segments: `*` or `{name}` stands for one, `**` or `{name=**}` for any
+    number at the end: `/users/{id}/orders/**`."""
+
     methods: tuple[str, ...] = ()
     """Request methods, in capitals. Empty: any."""
 
@@ -54,6 +58,19 @@ class RouteMatch(Model, frozen=True, kw_only=True):
 
     query: dict[str, StringMatch] = {}
     """Conditions on query parameters, by name; percent-decoded, the first of each name counts."""
+
+    cookies: dict[str, StringMatch] = {}
+    """Conditions on cookies of the request, by name; the first of each name counts."""
+
+    peer: StringMatch | None = None
+    """Condition on the caller's identity, its SPIFFE ID; absent where it showed no certificate."""
+
+    ports: tuple[Port, ...] = ()
+    """Ports that the caller has connected to. Empty: any."""
+
+    percent: Percent = 100.0
+    """The share of requests that the route takes of those that match, drawn anew for each; the rest goes on to
+    the next route (Envoy: runtime_fraction)."""
 
     sni: tuple[str, ...] = ()
     """For `protocol: tcp`: server names in the caller's TLS hello; same forms as `hosts`."""
