@@ -202,6 +202,7 @@ class RoutePlan:
         "grpc_timeout",
         "name",
         "on_finish",
+        "on_reply",
         "on_request",
         "on_response",
         "per_try_timeout",
@@ -239,6 +240,7 @@ class RoutePlan:
         self.buffer_limit: Final = buffer_limit
         self.on_request: Final = tuple(f for f in filters if overrides(f, "on_request"))
         self.on_response: Final = tuple(f for f in filters if overrides(f, "on_response"))
+        self.on_reply: Final = tuple(f for f in filters if overrides(f, "on_reply"))
         self.on_finish: Final = tuple(f for f in reversed(filters) if overrides(f, "on_finish"))
 
     def pick(self, draw: Draw) -> ClusterPlan:
