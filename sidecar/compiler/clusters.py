@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Mapping
+from copy import copy
 from typing import Final, final
 
 from sidecar.compiler.health import check_health
@@ -57,6 +58,7 @@ class ClusterCompiler:
         self._draw: Final = draw
         self._errors: Final = errors
         self._tls: Final[dict[str, ClientTls | None]] = {}
+        self._made: Final[dict[str, Plugin]] = {}  # the balancer of each cluster
         self._reader: Final = HeadReader()
 
     def compile(self, cluster: Cluster, path: str) -> ClusterPlan:
@@ -65,6 +67,7 @@ class ClusterCompiler:
         state = self._book.cluster(cluster.name)
         endpoints = self._endpoints(cluster, state, path)
         plugin = self._balancers.get(cluster.balancer) or self._balancers["least_request"]
+        self._made[cluster.name] = plugin
         plan = ClusterPlan(
             cluster.name,
             state,
@@ -96,6 +99,18 @@ class ClusterCompiler:
             plan.protocol = PROTOCOL_HTTP1
         plan.http2 = http2_plan(cluster.http2)
         return plan
+
+    def subset(self, plan: ClusterPlan, labels: Mapping[str, str], path: str) -> ClusterPlan:
+        """Return `plan` with those of its endpoints that have `labels`: one state, one more balancer."""
+        wanted = labels.items()
+        endpoints = tuple(e for e in plan.endpoints if wanted <= e.labels.items())
+        if not endpoints:
+            text = ", ".join(f"{key}: {value}" for key, value in wanted)
+            detail = f"no endpoint of cluster {plan.name!r} has the labels {text}"
+            self._errors.append(ConfigError(path, detail))
+        part = copy(plan)
+        part.narrow(endpoints, self._made[plan.name].make(endpoints, self._draw))
+        return part
 
     def fingerprint(self, cluster: Cluster) -> bytes:
         """Return what makes open connections of `cluster` unfit when it changes.

@@ -10,7 +10,7 @@ from sidecar.core.api import Draw
 from sidecar.core.plan import Condition
 from sidecar.core.types import Caller
 from sidecar.errors import ConfigError
-from sidecar.model.route import RouteMatch, StringMatch
+from sidecar.model.match import RouteMatch, StringMatch
 from sidecar.wire.fields import RequestHead
 
 Text = Callable[[bytes | None], bool]

@@ -123,8 +123,8 @@ class ClusterPlan:
         self.name: Final = name
         self.begin: Final = begin  # makes the client of the cluster's protocol, and dials
         self.state: Final = state
-        self.endpoints: Final = endpoints
-        self.balancer: Final = balancer
+        self.endpoints = endpoints
+        self.balancer = balancer
         self.dial: Final = dial
         self.reader: Final = reader
         self.fields: Final = FieldReader()
@@ -143,6 +143,11 @@ class ClusterPlan:
         self.tls: object | None = None  # an identity.tls.ClientTls, opaque here
         self.server_name = ""
         self.identities: frozenset[str] | None = None
+
+    def narrow(self, endpoints: tuple[Endpoint, ...], balancer: Balancer) -> None:
+        """Become the plan of a subset; for the copy of one, before it is used."""
+        self.endpoints = endpoints
+        self.balancer = balancer
 
     def kind(self, head: RequestHead) -> int:
         """Return which pool of an endpoint the request `head` is for."""

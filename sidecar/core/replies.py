@@ -78,6 +78,10 @@ REPLIES: Final[dict[str, Reply]] = {
     "requests-overflow": Reply(503, "UO", "the cluster's limit of requests is reached"),
     "pending-overflow": Reply(503, "UO", "the cluster's limit of waiting requests is reached"),
     "draining": Reply(503, "OM", "this sidecar is shutting down"),
+    # What a route does by itself.
+    "redirect": Reply(301, "", "the request belongs elsewhere"),
+    "direct-response": Reply(200, "", "the route answers by itself"),
+    "cors-preflight": Reply(200, "", "the origin may ask"),
     # The endpoint's doing.
     "connect-failed": Reply(503, "UF", "no connection to the endpoint came about"),
     "connect-timeout": Reply(503, "UF", "the endpoint took no connection in time"),

@@ -5,7 +5,7 @@ import pytest
 from sidecar.compiler.fields import conditions, names, text_test
 from sidecar.core.types import Caller
 from sidecar.errors import ConfigError
-from sidecar.model.route import RouteMatch, StringMatch
+from sidecar.model.match import RouteMatch, StringMatch
 from sidecar.wire.fields import RequestHead
 from sidecar.wire.http1_head import HeadReader
 
