@@ -2,9 +2,10 @@
 
 from typing import Final
 
+from sidecar.compiler.context import Context
 from sidecar.compiler.fields import names
 from sidecar.compiler.http2 import http2_plan
-from sidecar.compiler.routes import OUTBOUND_TIMEOUT, Context, compile_routes
+from sidecar.compiler.routes import OUTBOUND_TIMEOUT, compile_routes
 from sidecar.core.plan import INBOUND, OUTBOUND, ListenerPlan
 from sidecar.errors import ConfigError, IdentityError
 from sidecar.filters.allow_peers import AllowPeers, Settings
@@ -24,6 +25,7 @@ _HTTP_MATCHES: Final = frozenset(RouteMatch.__struct_fields__) - {"hosts", "sni"
 _PLAIN: Final = Route()
 _HTTP_ACTIONS: Final = (
     "redirect", "respond", "rewrite", "request_headers", "response_headers", "cors",
+    "faults", "rate_limits",
 )  # fmt: skip
 APP: Final = "app|"  # begins the names of the clusters that `app` is short for
 
@@ -127,6 +129,7 @@ def _compile(
         context,
         (guard,) if guard is not None else (),
         OUTBOUND_TIMEOUT if role == OUTBOUND else 0.0,
+        scope=address,
         is_short=not listener.routes,
     )
     wanted = {name for route in routes for name in names(route.match)}

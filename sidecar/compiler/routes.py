@@ -1,13 +1,14 @@
 """Routes of a listener to a route table."""
 
 import difflib
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from sidecar.compiler.actions import action_filters, cors_filter
+from sidecar.compiler.context import Context
 from sidecar.compiler.fields import conditions
-from sidecar.core.api import Draw, HttpFilter
+from sidecar.compiler.limits import fault_filter, rate_limit_filter
+from sidecar.core.api import HttpFilter
 from sidecar.core.grpc import STATUSES
 from sidecar.core.plan import ClusterPlan, RetryPlan, RoutePlan, RouteTable
 from sidecar.errors import ConfigError
@@ -23,33 +24,6 @@ _CONDITIONS: Final = {
 }
 
 
-Keep = Callable[[Hashable, Callable[[], Any]], Any]
-"""Returns what is remembered under a key across pushes, begun by the second if there is nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What routes are compiled by, besides themselves."""
-
-    clusters: Mapping[str, ClusterPlan]
-    """By name."""
-
-    subset: Callable[[ClusterPlan, Mapping[str, str], str], ClusterPlan]
-    """Makes the plan of the endpoints with some labels; the path is for errors."""
-
-    keep: Keep
-    """What outlives this plan."""
-
-    workers: int
-    """How many workers share what a filter limits."""
-
-    draw: Draw
-    """Chance."""
-
-    errors: list[ConfigError]
-    """Where what is wrong goes."""
-
-
 def compile_routes(
     routes: tuple[Route, ...],
     path: str,
@@ -57,9 +31,12 @@ def compile_routes(
     filters: tuple[HttpFilter, ...],
     default_timeout: float,
     *,
+    scope: str = "",
     is_short: bool = False,
 ) -> RouteTable:
     """Return the table of `routes`; `filters` are asked before those of each route.
+
+    `scope` is the listener: what is remembered across pushes is told apart by it and the route's name.
 
     `is_short`: the only route was written as the listener's own `cluster`, at `path` itself.
     """
@@ -81,10 +58,11 @@ def compile_routes(
         if not shares and route.redirect is None and route.respond is None:
             continue
         timeout = default_timeout if route.timeout is None else route.timeout
+        name = route.name or f"routes[{index}]"
         plan = RoutePlan(
-            route.name or f"routes[{index}]",
+            name,
             shares,
-            filters=(*filters, *_filters(route, where, context)),
+            filters=(*filters, *_filters(route, (scope, name), where, context)),
             retry=_retry(route.retry, f"{where}.retry", errors),
             timeout=timeout,
             grpc_timeout=route.timeout or 0.0,
@@ -146,11 +124,18 @@ def _shares(route: Route, path: str, context: Context) -> tuple[tuple[int, Clust
     return tuple(found)
 
 
-def _filters(route: Route, path: str, context: Context) -> list[HttpFilter]:
+def _filters(route: Route, place: tuple[str, str], path: str, context: Context) -> list[HttpFilter]:
     """Return the route's own filters, in the order in which they are asked."""
     found: list[HttpFilter] = []
     if route.cors is not None:
         found.append(cors_filter(route.cors, f"{path}.cors", context.errors))
+    scope, name = place
+    for index, limit in enumerate(route.rate_limits):
+        at = (scope, f"{name}#{index}")
+        found.append(rate_limit_filter(limit, at, f"{path}.rate_limits[{index}]", context))
+    for index, fault in enumerate(route.faults):
+        at = (scope, f"{name}#{index}")
+        found.append(fault_filter(fault, at, f"{path}.faults[{index}]", context))
     return found + action_filters(route, path, context.errors)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from sidecar.compiler.clusters import ClusterCompiler
+from sidecar.compiler.context import Context
 from sidecar.compiler.listeners import (
     APP,
     app_cluster,
@@ -16,7 +17,6 @@ from sidecar.compiler.listeners import (
     compile_outbound,
     make_server_tls,
 )
-from sidecar.compiler.routes import Context
 from sidecar.core.api import Draw
 from sidecar.core.book import Book, Endpoint
 from sidecar.core.plan import ClusterPlan, Dial, Dialled, ListenerPlan, Plan

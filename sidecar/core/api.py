@@ -50,6 +50,9 @@ class Answer(NamedTuple):
     detail: str = ""
     """For the explanation and the log."""
 
+    cut: bool = False
+    """No answer: the connection ends, over HTTP/2 the stream."""
+
 
 class Wait(NamedTuple):
     """Not yet: the filters go on in `seconds`, or when `Exchange.go_on` is called before.

@@ -581,7 +581,7 @@ class Exchange:
         """Answer by ourselves, as `answer` says; or cut, when a head has gone out already."""
         self.code, self.detail = answer.code, answer.detail
         self.flag = reply_for(answer.code).flag or self.flag
-        if self.status:
+        if self.status or answer.cut:
             self._finish(cut=True)
             return
         self.step(REPLYING)

@@ -81,6 +81,8 @@ REPLIES: Final[dict[str, Reply]] = {
     # What a route does by itself.
     "redirect": Reply(301, "", "the request belongs elsewhere"),
     "direct-response": Reply(200, "", "the route answers by itself"),
+    "fault-abort": Reply(503, "FI", "a fault was injected on purpose"),
+    "rate-limited": Reply(429, "RL", "too many requests came", grpc_status=8),
     "cors-preflight": Reply(200, "", "the origin may ask"),
     # The endpoint's doing.
     "connect-failed": Reply(503, "UF", "no connection to the endpoint came about"),
@@ -129,8 +131,10 @@ def explain(exchange: Exchange, reply: Reply) -> bytes:
 def answer_with(exchange: Exchange, answer: Answer) -> None:
     """Send what `answer` says as the response of `exchange`; its state is the caller's to keep."""
     reply = reply_for(answer.code)
-    if answer.status or answer.grpc_status >= 0:
-        reply = reply._replace(status=answer.status or reply.status, grpc_status=answer.grpc_status)
+    if answer.status:
+        reply = reply._replace(status=answer.status)
+    if answer.grpc_status >= 0:
+        reply = reply._replace(grpc_status=answer.grpc_status)
     exchange.status = reply.status
     text = explain(exchange, reply) if answer.body is None else answer.body
     fields: Sequence[Field] = answer.fields

@@ -6,7 +6,9 @@ from msgspec import Meta
 
 from sidecar.model.action import Cors, HeaderEdit, Redirect, Respond, Rewrite
 from sidecar.model.base import Duration, Model, Size, Status
+from sidecar.model.fault import Fault
 from sidecar.model.match import RouteMatch
+from sidecar.model.quota import RateLimit
 
 
 class WeightedCluster(Model, frozen=True, kw_only=True):
@@ -99,6 +101,12 @@ class Route(Model, frozen=True, kw_only=True):
 
     cors: Cors | None = None
     """Whose pages may read the answers."""
+
+    rate_limits: tuple[RateLimit, ...] = ()
+    """How many requests are taken; all must have room."""
+
+    faults: tuple[Fault, ...] = ()
+    """Faults for tests of who calls."""
 
     timeout: Duration | None = None
     """Seconds from the end of the request to the response's head, all tries included; 0 means no limit.

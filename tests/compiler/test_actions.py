@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from sidecar.compiler.snapshot import check
+from sidecar.compiler.snapshot import check, compile_snapshot, no_dial
+from sidecar.core.book import Book
 from sidecar.errors import ConfigErrors
+from sidecar.filters.local_rate_limit import LocalRateLimit
 from sidecar.model.snapshot import Snapshot
 from sidecar.sources.decode import decode
 from tests.core.harness import tree
@@ -48,6 +50,16 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"request_headers": {"add": {"a": "%RESPONSE_CODE%"}}}, ".request_headers.add.a",
      "%RESPONSE_CODE% is not known before the response"),
     ({"response_headers": {"add": {"a": "%NO%"}}}, ".response_headers.add.a", "no value is called %NO%"),
+    ({"faults": [{}]}, ".faults[0]", "does nothing: expected delay, abort or by_header"),
+    ({"faults": [{"delay": {}}]}, ".faults[0].delay", "expected exactly one of fixed and mean"),
+    ({"faults": [{"delay": {"fixed": 1, "mean": 1}}]}, ".faults[0].delay", "expected exactly one of fixed and mean"),
+    ({"faults": [{"delay": 1, "match": {"hosts": ["a"]}}]}, ".faults[0].match.hosts", "is looked at by the route's match only"),
+    ({"faults": [{"delay": 1, "match": {"path": "a"}}]}, ".faults[0].match.path", "expected a leading /, got 'a'"),
+    ({"rate_limits": [{"requests": 1, "per": 0}]}, ".rate_limits[0].per", "expected more than 0"),
+    ({"rate_limits": [{"requests": 1, "match": {"sni": ["a"]}}]}, ".rate_limits[0].match.sni",
+     "is looked at by the route's match only"),
+    ({"rate_limits": [{"requests": 1, "by": ["path", "header:a b"]}]}, ".rate_limits[0].by[1]",
+     "expected one of peer, source, path, method, host, header:NAME; got 'header:a b'"),
     ({"cors": {"origins": []}}, ".cors.origins", "expected at least one"),
     ({"cors": {"origins": ["a"], "methods": ["GET,"]}}, ".cors.methods[0]", "expected a name, got 'GET,'"),
     ({"cors": {"origins": [{}]}}, ".cors.origins[0]", "expected exactly one of exact, prefix, suffix, regex, present; got []"),
@@ -77,6 +89,8 @@ def test_a_bad_pattern_of_a_rewrite_is_told_with_its_path() -> None:
     [
         {"rewrite": {"path": "/"}},
         {"cors": {"origins": ["a"]}},
+        {"faults": [{"delay": 1}]},
+        {"rate_limits": [{"requests": 1}]},
         {"request_headers": {"remove": ["a"]}},
         {"response_headers": {"remove": ["a"]}},
     ],
@@ -85,3 +99,24 @@ def test_a_tcp_listener_sees_no_requests(action: dict[str, Any]) -> None:
     assert told(action, "tcp") == [
         (f"{HERE}.{next(iter(action))}", "a tcp listener sees no requests")
     ]
+
+
+def test_workers_share_a_rate() -> None:
+    quota = {"rate_limits": [{"requests": 8, "per": 1, "burst": 3}]}
+    said = {**tree(route=quota), "process": {"workers": 4}}
+    plan = compile_snapshot(decode(said, Snapshot), None, Book(), no_dial)
+    route = plan.listeners["127.0.0.1:15001"].routes.find_name("")
+    assert route is not None
+    (limit,) = route.on_request
+    assert isinstance(limit, LocalRateLimit)
+    first, full_at = limit.settings.rate.take(0.0, 0.0)
+    second, _ = limit.settings.rate.take(full_at, 0.0)
+    assert (first.allowed, first.reset) == (True, 0.5)  # 2 a second, and no more than one at once
+    assert not second.allowed
+
+
+def test_what_is_remembered_goes_with_the_rule() -> None:
+    book = Book()
+    for route, count in (({"faults": [{"delay": 1}]}, 1), ({}, 0)):
+        compile_snapshot(decode(tree(route=route), Snapshot), None, book, no_dial)
+        assert len(book.kept) == count

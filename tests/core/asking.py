@@ -39,6 +39,13 @@ class Asked:
         self._link.receive(self.transport.take())
         return bool(self._link.fields)
 
+    @property
+    def is_reset(self) -> bool:
+        """The stream was (HTTP/2 only)."""
+        assert self._link is not None
+        self._link.receive(self.transport.take())
+        return self._link.reset is not None
+
     def answer(self) -> Seen:
         """Return the answer, which must be there and whole."""
         if self._link is None:

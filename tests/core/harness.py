@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, final
 
-from sidecar.compiler.routes import Context, compile_routes
+from sidecar.compiler.context import Context
+from sidecar.compiler.routes import compile_routes
 from sidecar.compiler.snapshot import compile_snapshot
 from sidecar.core.api import HttpFilter, Sink
 from sidecar.core.book import Book, ClusterState, Endpoint
