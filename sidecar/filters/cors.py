@@ -71,6 +71,7 @@ class Cors(HttpFilter):
 
     def on_response(self, exchange: Exchange, head: ResponseHead) -> None:
         """Name the origin that may read this; in place of what the endpoint says."""
+        head.add(*_VARY)  # whoever asks: a cache must not serve one origin's answer to another
         origin = self._allowed(exchange)
         if origin is None:
             return
@@ -79,7 +80,6 @@ class Cors(HttpFilter):
             head.set(name, value)
         if self._expose:
             head.set(b"access-control-expose-headers", self._expose)
-        head.add(*_VARY)
 
     on_reply = on_response
 

@@ -39,6 +39,8 @@ class Rewrite(HttpFilter):
     def on_request(self, exchange: Exchange) -> None:
         """Rewrite the target and the authority."""
         head = exchange.head
+        if head.get(_ORIGINAL) is not None:  # ours to say: the log believes it
+            head.remove(_ORIGINAL)
         if self._target is not None and head.target != b"*":
             target = self._target(head.target)
             if target != head.target:
@@ -48,6 +50,11 @@ class Rewrite(HttpFilter):
             head.authority = self._host
             if head.pairs is None:
                 head.set(b"host", self._host)
+
+    def on_finish(self, exchange: Exchange) -> None:
+        """Let the log say what the caller has asked for."""
+        head = exchange.head
+        head.target = head.get(_ORIGINAL) or head.target
 
 
 PLUGIN = Plugin("rewrite", Settings, Rewrite)
