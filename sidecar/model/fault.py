@@ -84,3 +84,16 @@ class Fault(Model, frozen=True, kw_only=True):
     lifetime: Duration = 3600.0
     """Seconds after its first request, in each worker, from which on it does nothing, so that none is forgotten;
     a push that leaves it as it is does not begin them anew. 0: no end."""
+
+
+class AddedFault(Model, frozen=True, kw_only=True):
+    """One that an operator adds at run time."""
+
+    route: str
+    """The name of its route."""
+
+    fault: Fault
+    """What it does; its `lifetime` is `ttl`."""
+
+    ttl: Duration = 600.0
+    """Seconds until it ends."""

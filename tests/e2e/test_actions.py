@@ -1,13 +1,17 @@
 """Actions, faults and quota through real sockets, over both protocols."""
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.e2e.stand import Sidecar, Upstream, echo, free_port
+from tests.e2e.stand import ROOT, Sidecar, Upstream, echo, free_port, wait_for
 
 CONFIG = """\
 workload: web
@@ -32,21 +36,30 @@ clusters:
 """
 
 
+class Rig:
+    def __init__(self, directory: Path) -> None:
+        self.upstream = Upstream(echo)
+        self.port = free_port()
+        self.sidecar = Sidecar(
+            directory, CONFIG.format(port=self.port, upstream=self.upstream.port)
+        )
+
+
 @pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    upstream, port = Upstream(echo), free_port()
-    config = CONFIG.format(port=port, upstream=upstream.port)
-    sidecar = Sidecar(tmp_path_factory.mktemp("actions"), config)
-    yield port
-    upstream.close()
-    assert sidecar.stop() == 0
-    assert "msg=bug" not in sidecar.log.read_text()
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    rig = Rig(tmp_path_factory.mktemp("actions"))
+    yield rig
+    rig.upstream.close()
+    assert rig.sidecar.stop() == 0
+    assert "msg=bug" not in rig.sidecar.log.read_text()
 
 
 @pytest.fixture(params=["HTTP/1.1", "HTTP/2"])
-def client(request: pytest.FixtureRequest, port: int) -> Iterator[httpx.Client]:
+def client(request: pytest.FixtureRequest, rig: Rig) -> Iterator[httpx.Client]:
     is_2 = request.param == "HTTP/2"
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", http1=not is_2, http2=is_2) as client:
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{rig.port}", http1=not is_2, http2=is_2
+    ) as client:
         yield client
 
 
@@ -93,3 +106,35 @@ def test_quota(client: httpx.Client) -> None:
     assert 1790 <= int(refused.headers["retry-after"]) <= 1800
     another = {"x-tenant": uuid4().hex}
     assert client.get("/counted", headers=another).status_code == 200
+
+
+def fault(rig: Rig, *arguments: str) -> tuple[int, str, str]:
+    """Return the exit code, output and complaints of `sidecar fault`."""
+    admin = ("--admin", f"127.0.0.1:{rig.sidecar.admin}")
+    command = [sys.executable, "-m", "sidecar", "fault", *arguments, *admin]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_faults_at_run_time(rig: Rig) -> None:
+    url = f"http://127.0.0.1:{rig.port}/counted"
+
+    def status() -> int:
+        return httpx.get(url, headers={"x-tenant": uuid4().hex, "x-who": "me"}).status_code
+
+    code, _, told = fault(rig, "add", "cuonted", "--abort", "500")
+    assert (code, "no route is called 'cuonted'; there are: counted" in told) == (1, True)
+    added = fault(rig, "add", "counted", "--abort", "418", "--header", "x-who", "me")
+    assert added[:2] == (0, "fault 1 begins\n")
+    wait_for(lambda: status() == 418)
+    assert httpx.get(url, headers={"x-tenant": uuid4().hex}).status_code == 200
+    (row,) = json.loads(fault(rig, "list")[1])
+    assert (row["id"], row["route"], row["fault"]["abort"]["status"]) == (1, "counted", 418)
+    assert fault(rig, "remove", "1")[:2] == (0, "fault 1 ends\n")
+    wait_for(lambda: status() == 200)
+    assert fault(rig, "remove", "1")[0] == 1
+    fault(rig, "add", "counted", "--abort", "500", "--delay", "1ms", "--for", "1s")
+    wait_for(lambda: json.loads(rig.sidecar.get("/faults")[1]) == [])
+    wait_for(lambda: status() == 200)
+    assert rig.sidecar.get("/faults/add")[0] == 405
+    assert rig.sidecar.get("/faults/add", "POST")[0] == 400
