@@ -34,7 +34,7 @@ def fault_filter(model: Fault, place: tuple[str, str], path: str, context: Conte
         model.name or place[1],
         _conditions(model.match, f"{path}.match", context),
         None if model.delay is None else _delay(model.delay, f"{path}.delay", errors),
-        None if model.abort is None else _abort(model.abort),
+        None if model.abort is None else _abort(model.abort, f"{path}.abort", errors),
         None if by_header is None else fault.ByHeader(by_header.percent / 100, by_header.max_delay),
         model.max_active,
         model.lifetime,
@@ -81,7 +81,11 @@ def _delay(model: FaultDelay, path: str, errors: list[ConfigError]) -> fault.Del
     return fault.Delay(model.percent / 100, model.fixed or 0.0)
 
 
-def _abort(model: FaultAbort) -> fault.Abort:
+def _abort(model: FaultAbort, path: str, errors: list[ConfigError]) -> fault.Abort:
+    if model.reset and model.black_hole:
+        errors.append(ConfigError(path, "expected at most one of reset and black_hole"))
+    if model.black_hole:
+        return fault.Abort(model.percent / 100, fault.BLACK_HOLE)
     grpc_status = -1 if model.grpc_status is None else model.grpc_status
     answer = fault.aborted(model.status, grpc_status, cut=model.reset)
     return fault.Abort(model.percent / 100, answer)

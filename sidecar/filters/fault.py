@@ -43,7 +43,8 @@ class Abort(NamedTuple):
     """What is answered in place of the endpoint's answer."""
 
     share: float
-    answer: Answer
+    answer: Answer | Wait
+    """A wait without end is a black hole."""
 
 
 class ByHeader(NamedTuple):
@@ -54,6 +55,9 @@ class ByHeader(NamedTuple):
 
     longest: float
     """Seconds of delay, at most."""
+
+
+BLACK_HOLE: Final = Wait(math.inf)
 
 
 @final

@@ -41,6 +41,9 @@ class FaultAbort(Model, frozen=True, kw_only=True):
     reset: bool = False
     """No answer: the connection ends, over HTTP/2 the stream."""
 
+    black_hole: bool = False
+    """No answer and no end: the request hangs until the caller gives up, or its gRPC deadline has passed."""
+
     percent: Percent = 100.0
     """The share of requests that are answered so."""
 

@@ -51,6 +51,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
      "%RESPONSE_CODE% is not known before the response"),
     ({"response_headers": {"add": {"a": "%NO%"}}}, ".response_headers.add.a", "no value is called %NO%"),
     ({"faults": [{}]}, ".faults[0]", "does nothing: expected delay, abort or by_header"),
+    ({"faults": [{"abort": {"reset": True, "black_hole": True}}]}, ".faults[0].abort",
+     "expected at most one of reset and black_hole"),
     ({"faults": [{"delay": {}}]}, ".faults[0].delay", "expected exactly one of fixed and mean"),
     ({"faults": [{"delay": {"fixed": 1, "mean": 1}}]}, ".faults[0].delay", "expected exactly one of fixed and mean"),
     ({"faults": [{"delay": 1, "match": {"hosts": ["a"]}}]}, ".faults[0].match.hosts", "is looked at by the route's match only"),

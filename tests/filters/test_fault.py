@@ -83,6 +83,20 @@ def test_a_reset_answers_nothing(make: Make, protocol: str) -> None:
     assert harness.outcomes[0][:3] == (0, "fault-abort", "FI")
 
 
+@BOTH
+@pytest.mark.parametrize("delay", [{}, {"delay": "2s"}])
+def test_what_falls_into_a_black_hole_is_never_heard_of(
+    make: Make, protocol: str, delay: dict[str, Any]
+) -> None:
+    harness = faulty(make, {**delay, "abort": {"black_hole": True}, "max_active": 1})
+    asked = ask(harness, protocol)
+    harness.advance(10000)
+    assert (asked.is_answered, harness.outcomes, harness.dials) == (False, [], [])
+    assert is_let_alone(harness, ask(harness, protocol))
+    asked.transport.lose()
+    assert harness.outcomes[1].code == "downstream-closed"
+
+
 @pytest.mark.parametrize("part", ["delay", "abort"])
 def test_a_share_of_the_requests_is_drawn_to_one_in_ten_thousand(make: Make, part: str) -> None:
     what = {"delay": {"fixed": 1}, "abort": {}}[part]
