@@ -19,8 +19,8 @@ from sidecar.agent import sockets
 from sidecar.agent.adoption import find_orphans
 from sidecar.agent.aggregate import Retired, sum_endpoints
 from sidecar.agent.config import Config, Source, load
-from sidecar.agent.health import Checks
 from sidecar.agent.faults import Faults
+from sidecar.agent.health import Checks
 from sidecar.agent.logs import bug, log, setup
 from sidecar.agent.names import Names
 from sidecar.agent.notify import Notifier
