@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from sidecar.model.fault import AddedFault
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
 from sidecar.runtime.messages import EndpointStatus, Sample
@@ -30,6 +31,15 @@ class Operator(Protocol):
 
     def reopen(self) -> None:
         """Open log files again."""
+
+    def faults(self) -> list[dict[str, object]]:
+        """Return the faults that were added and are under way."""
+
+    def add_fault(self, wanted: AddedFault) -> int:
+        """Begin one and return its number, or raise ConfigErrors."""
+
+    def remove_fault(self, number: int) -> bool:
+        """End one; say whether there was such a one."""
 
     def log_level(self, level: str | None) -> str:
         """Return the level of the agent's log, after setting it if one is given."""

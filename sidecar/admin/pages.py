@@ -13,7 +13,10 @@ from cryptography import x509
 from sidecar.admin.operator import Operator
 from sidecar.admin.server import Request, Response, serve
 from sidecar.admin.status import STATUS_PAGE
+from sidecar.errors import ConfigErrors
+from sidecar.model.fault import AddedFault
 from sidecar.runtime.messages import EndpointStatus
+from sidecar.sources.decode import decode
 from sidecar.telemetry.prometheus import render
 
 Page = Callable[[Operator, Request], Awaitable[Response]]
@@ -203,6 +206,28 @@ async def _reopen(operator: Operator, request: Request) -> Response:
     return Response(200, b"log files are opened again\n")
 
 
+async def _faults(operator: Operator, request: Request) -> Response:
+    return _json(msgspec.to_builtins(operator.faults()))
+
+
+async def _fault_add(operator: Operator, request: Request) -> Response:
+    try:
+        wanted = decode(msgspec.json.decode(request.body), AddedFault)
+        number = operator.add_fault(wanted)
+    except msgspec.DecodeError as error:
+        return Response(400, f"not JSON: {error}\n".encode())
+    except ConfigErrors as errors:
+        return Response(400, f"{errors}\n".encode())
+    return Response(200, f"fault {number} begins\n".encode())
+
+
+async def _fault_remove(operator: Operator, request: Request) -> Response:
+    number = request.query.get("id", "")
+    if not number.isdecimal() or not operator.remove_fault(int(number)):
+        return Response(404, b"no such fault: expected id=N of one in /faults\n")
+    return Response(200, f"fault {int(number)} ends\n".encode())
+
+
 async def _status(operator: Operator, request: Request) -> Response:
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
     return Response(
@@ -218,6 +243,7 @@ PAGES: Final[dict[str, Page]] = {
     "/certs": _certs,
     "/clusters": _clusters,
     "/config_dump": _config_dump,
+    "/faults": _faults,
     "/listeners": _listeners,
     "/live": _live,
     "/logging": _logging,
@@ -226,4 +252,9 @@ PAGES: Final[dict[str, Page]] = {
     "/server_info": _server_info,
     "/stats": _stats,
 }
-POSTS: Final[dict[str, Page]] = {"/drain": _drain, "/reopen": _reopen}
+POSTS: Final[dict[str, Page]] = {
+    "/drain": _drain,
+    "/faults/add": _fault_add,
+    "/faults/remove": _fault_remove,
+    "/reopen": _reopen,
+}

@@ -19,6 +19,7 @@ from sidecar.agent import sockets
 from sidecar.agent.adoption import find_orphans
 from sidecar.agent.aggregate import Retired, sum_endpoints
 from sidecar.agent.config import Config, Source, load
+from sidecar.agent.faults import Faults
 from sidecar.agent.health import Checks
 from sidecar.agent.logs import bug, log, setup
 from sidecar.agent.names import Names
@@ -30,8 +31,10 @@ from sidecar.agent.store import LastGood, state_dir
 from sidecar.agent.supervisor import TICK, Supervisor
 from sidecar.agent.watch import Watcher
 from sidecar.agent.worker import DRAIN_SLACK, RUNNING as RUNNING_PLAN
-from sidecar.errors import ConfigErrors, OperationError, SidecarError
+from sidecar.compiler.snapshot import check
+from sidecar.errors import ConfigError, ConfigErrors, OperationError, SidecarError
 from sidecar.issuers import files
+from sidecar.model.fault import AddedFault
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
 from sidecar.runtime.clock import wall
@@ -57,7 +60,8 @@ class Agent:
         launch: Callable[[int, str], tuple[Process, socket.socket]] = launch,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        self._source: Final = source
+        self._faults: Final = Faults(source)
+        self._source: Final[Source] = self._faults
         self._environ: Final = environ
         self._notifier: Final = Notifier(environ)
         self._retired: Final = Retired()
@@ -152,6 +156,31 @@ class Agent:
         self._told_ready()
 
     # The operator asks (sidecar.admin.operator.Operator):
+
+    def faults(self) -> list[dict[str, object]]:
+        """Return the faults that were added and are under way."""
+        return self._faults.rows()
+
+    def add_fault(self, wanted: AddedFault) -> int:
+        """Begin one and return its number; the workers have it a moment later.
+
+        Raises:
+            ConfigErrors: there is no such route, or the fault is not understood.
+        """
+        running = self._pusher.running
+        if running is None:
+            raise ConfigErrors([ConfigError("", "no configuration runs yet")])
+        secret = running.secret
+        number = self._faults.add(wanted, running.snapshot, lambda s: check(s, secret))
+        self.reload_soon()
+        return number
+
+    def remove_fault(self, number: int) -> bool:
+        """End one; say whether there was such a one."""
+        is_there = self._faults.remove(number)
+        if is_there:
+            self.reload_soon()
+        return is_there
 
     def readiness(self) -> tuple[bool, str]:
         """Say whether traffic is served."""
@@ -267,7 +296,8 @@ class Agent:
         self._listening.keep_only(config.addresses)
         self._names.keep_only(config.snapshot)
         self._checks.follow(config.snapshot, plans, self._names.of(config.snapshot))
-        self._last_good.save(config)
+        if not len(self._faults):  # a start after a crash must not begin with somebody's experiment
+            self._last_good.save(config)
         self._last_push = wall()
 
     def _refused(self, error: Exception) -> None:
@@ -324,6 +354,8 @@ class Agent:
             await asyncio.sleep(TICK)
             try:
                 self._supervisor.tick()
+                if self._faults.expire():
+                    self.reload_soon()
             except Exception as error:  # noqa: BLE001 - without it nobody would be replaced
                 bug("tick", error)
 

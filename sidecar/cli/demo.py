@@ -125,7 +125,9 @@ outbound:
       - name: canary
         match: {{headers: {{x-canary: v2}}}}
         cluster: catalog-v2
+        faults: &faults [{{by_header: {{}}, lifetime: 0}}]
       - name: split
+        faults: *faults
         clusters:
           - {{name: catalog-v1, weight: 90}}
           - {{name: catalog-v2, weight: 10}}
@@ -190,6 +192,8 @@ Worth trying:
 
   curl http://127.0.0.1:{ports.outbound}/items                    one request through both sidecars
   curl -H 'x-canary: v2' http://127.0.0.1:{ports.outbound}/items  the canary
+  curl -i -H 'x-envoy-fault-abort-request: 503' http://127.0.0.1:{ports.outbound}/items   a fault, asked for by header
+  curl -i -H 'x-envoy-fault-delay-request: 2000' http://127.0.0.1:{ports.outbound}/items  two seconds late
   curl http://127.0.0.1:{ports.inbound_v1}/items                    plaintext: refused
   curl http://127.0.0.1:{ports.web_admin}/metrics                  what web's sidecar has counted
   open http://127.0.0.1:{ports.catalog_admin}/                         the status page of catalog's sidecar

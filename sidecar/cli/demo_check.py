@@ -67,6 +67,11 @@ def _findings(ports: PortsLike, caller: str) -> Iterator[Finding]:
     for _ in range(CANARY):
         connection.request("GET", "/items", headers={"x-canary": "v2"})
         canary.add(json.loads(connection.getresponse().read())["catalog"])
+    connection.request("GET", "/items", headers={"x-envoy-fault-abort-request": "418"})
+    answer = connection.getresponse()
+    text = answer.read().decode(errors="replace").strip()
+    seen_fault = f"{answer.status}: {text[:60]}"
+    yield Finding("a fault is injected on request", answer.status == 418, seen_fault)
     connection.close()
     yield Finding("the canary header leads to v2", canary == {"v2"}, f"{sorted(canary)}")
     known = all(f"URI={caller}" in c.split(";") for c in callers) and bool(callers)

@@ -130,7 +130,50 @@ def status(admin: str, as_json: bool) -> None:
 @click.option("--admin", default=ADMIN, show_default=True, help="Admin interface to ask.")
 def drain(admin: str) -> None:
     """Have a running sidecar finish what is under way, and exit."""
-    click.echo(_open(urllib.request.Request(f"http://{admin}/drain", method="POST")).strip())
+    click.echo(_post(admin, "/drain"))
+
+
+@main.group()
+def fault() -> None:
+    """Make requests late or fail, for a while, in a running sidecar."""
+
+
+@fault.command("add")
+@click.argument("route")
+@click.option("--admin", default=ADMIN, show_default=True, help="Admin interface to ask.")
+@click.option("--delay", help="Seconds that requests wait: 250ms, 2s.")
+@click.option("--abort", type=int, help="Status that they are answered with.")
+@click.option("--reset", is_flag=True, help="End their connections without an answer.")
+@click.option("--percent", default="100%", show_default=True, help="Share of the requests: 0.01%.")
+@click.option("--for", "ttl", default="10m", show_default=True, help="When it ends by itself.")
+@click.option("--header", nargs=2, multiple=True, help="Name and value that they must have.")
+def fault_add(
+    route: str, admin: str, delay: str | None, abort: int | None, reset: bool, percent: str,
+    ttl: str, header: tuple[tuple[str, str], ...],
+) -> None:  # fmt: skip
+    """Begin a fault on the route called ROUTE."""
+    what: dict[str, Any] = {"match": {"headers": dict(header)}}
+    if delay is not None:
+        what["delay"] = {"fixed": delay, "percent": percent}
+    if abort is not None or reset:
+        what["abort"] = {"status": abort or 503, "reset": reset, "percent": percent}
+    body = json.dumps({"route": route, "ttl": ttl, "fault": what}).encode()
+    click.echo(_post(admin, "/faults/add", body))
+
+
+@fault.command("list")
+@click.option("--admin", default=ADMIN, show_default=True, help="Admin interface to ask.")
+def fault_list(admin: str) -> None:
+    """Print the faults that were added and are under way, as JSON."""
+    click.echo(json.dumps(_ask(admin, "/faults"), indent=2))
+
+
+@fault.command("remove")
+@click.argument("number", type=int)
+@click.option("--admin", default=ADMIN, show_default=True, help="Admin interface to ask.")
+def fault_remove(number: int, admin: str) -> None:
+    """End the fault of this NUMBER."""
+    click.echo(_post(admin, f"/faults/remove?id={number}"))
 
 
 @main.command()
@@ -152,11 +195,20 @@ def _ask(admin: str, path: str) -> Any:
     return json.loads(_open(urllib.request.Request(f"http://{admin}{path}")))
 
 
+def _post(admin: str, path: str, body: bytes = b"") -> str:
+    url = f"http://{admin}{path}"
+    return _open(urllib.request.Request(url, data=body, method="POST")).strip()
+
+
 def _open(request: urllib.request.Request) -> str:
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310 - http, written above
             text: str = answer.read().decode()
             return text
+    except urllib.error.HTTPError as error:
+        with error:
+            click.echo(f"sidecar: {error.read().decode().strip()}", err=True)
+        sys.exit(1)
     except (urllib.error.URLError, OSError) as error:
         _give_up(request.host, getattr(error, "reason", error))
 

@@ -1,7 +1,8 @@
 """Clusters of a snapshot to cluster plans."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Final, final
 
 from sidecar.compiler.balancing import assemble, chosen_balancer, outlier_policy
@@ -59,6 +60,8 @@ class ClusterCompiler:
         self._draw: Final = draw
         self._errors: Final = errors
         self._tls: Final[dict[str, ClientTls | None]] = {}
+        # Makes the balancer of each cluster, for some of its endpoints.
+        self._made: Final[dict[str, Callable[[tuple[Endpoint, ...]], Balancer]]] = {}
         self._reader: Final = HeadReader()
 
     def compile(self, cluster: Cluster, path: str) -> ClusterPlan:
@@ -98,6 +101,18 @@ class ClusterCompiler:
             plan.protocol = PROTOCOL_HTTP1
         plan.http2 = http2_plan(cluster.http2)
         return plan
+
+    def subset(self, plan: ClusterPlan, labels: Mapping[str, str], path: str) -> ClusterPlan:
+        """Return `plan` with those of its endpoints that have `labels`: one state, one more balancer."""
+        wanted = labels.items()
+        endpoints = tuple(e for e in plan.endpoints if wanted <= e.labels.items())
+        if not endpoints:
+            text = ", ".join(f"{key}: {value}" for key, value in wanted)
+            detail = f"no endpoint of cluster {plan.name!r} has the labels {text}"
+            self._errors.append(ConfigError(path, detail))
+        part = copy(plan)
+        part.narrow(endpoints, self._made[plan.name](endpoints))
+        return part
 
     def fingerprint(self, cluster: Cluster) -> bytes:
         """Return what makes open connections of `cluster` unfit when it changes.
@@ -140,10 +155,15 @@ class ClusterCompiler:
             assert isinstance(balancer, Balancer)
             return balancer
 
-        balancer = assemble(cluster, zone, state, endpoints, make, self._draw)
         policy = outlier_policy(cluster, endpoints, f"{path}.outlier_detection", self._errors)
         state.detector.watch(endpoints, policy, cluster.panic_threshold / 100)
-        return balancer if policy is None else Probing(balancer, state.detector)
+
+        def over(some: tuple[Endpoint, ...]) -> Balancer:
+            balancer = assemble(cluster, zone, state, some, make, self._draw)
+            return balancer if policy is None else Probing(balancer, state.detector, some)
+
+        self._made[cluster.name] = over
+        return over(endpoints)
 
     def _check_tls(self, tls: ClusterTls, path: str) -> None:
         errors = self._errors

@@ -1,50 +1,37 @@
 """One condition of a match, compiled to a test on a request head."""
 
+import random
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote_plus
 
+from sidecar.core.api import Draw
 from sidecar.core.plan import Condition
+from sidecar.core.types import Caller
 from sidecar.errors import ConfigError
-from sidecar.model.route import RouteMatch, StringMatch
+from sidecar.model.match import RouteMatch, StringMatch
 from sidecar.wire.fields import RequestHead
 
 Text = Callable[[bytes | None], bool]
 
 # RFC 9110 §5.1; HTTP/2 names the authority like a field, and so may a match.
 _NAME: Final = re.compile(r":authority|[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PATH_KINDS: Final = ("path", "prefix", "regex", "template")
+_SEGMENT: Final = re.compile(
+    r"(?P<many>\*\*|\{[a-z_][a-z0-9_]*=\*\*\})|(?P<one>\*|\{[a-z_][a-z0-9_]*(?:=\*)?\})|[^*{}]*"
+)
 _KINDS: Final = ("exact", "prefix", "suffix", "regex", "present")
 
 
-def conditions(match: RouteMatch, path: str, errors: list[ConfigError]) -> tuple[Condition, ...]:
-    """Return the tests for everything in `match` but its hosts; what is wrong goes to `errors`."""
-    found: list[Condition] = []
-    for index, method in enumerate(match.methods):
-        if not method or method != method.upper():  # methods are case-sensitive: RFC 9110 §9.1
-            errors.append(
-                ConfigError(f"{path}.methods[{index}]", f"expected capitals, got {method!r}")
-            )
-    if match.methods:
-        found.append(_method(frozenset(m.encode() for m in match.methods)))
-    kinds = [k for k in ("path", "prefix", "regex") if getattr(match, k) is not None]
-    if len(kinds) > 1:
-        errors.append(ConfigError(path, f"expected one of path, prefix, regex; got {kinds}"))
-    for kind in ("path", "prefix"):
-        value = getattr(match, kind)
-        if value is not None and not value.startswith("/"):
-            errors.append(ConfigError(f"{path}.{kind}", f"expected a leading /, got {value!r}"))
-        elif value is not None and ("?" in value or "#" in value):
-            errors.append(
-                ConfigError(f"{path}.{kind}", f"expected a path without query, got {value!r}")
-            )
-    if match.path is not None:
-        found.append(_path(match.path.encode()))
-    elif match.prefix is not None and match.prefix != "/":
-        found.append(_prefix(match.prefix.rstrip("/").encode()))
-    elif match.regex is not None:
-        test = _regex(match.regex, f"{path}.regex", errors)
-        found.append(lambda head: test(head.path))
+def conditions(
+    match: RouteMatch, path: str, errors: list[ConfigError], draw: Draw = random.random
+) -> tuple[Condition, ...]:
+    """Return the tests for everything in `match` but its hosts; what is wrong goes to `errors`.
+
+    The draw for a percentage comes last, so that it is made only for what else matches.
+    """
+    found = [*_methods(match, path, errors), *_target(match, path, errors)]
     for name, text in match.headers.items():
         if not _NAME.fullmatch(name):
             errors.append(ConfigError(f"{path}.headers.{name}", f"no field can be called {name!r}"))
@@ -53,12 +40,58 @@ def conditions(match: RouteMatch, path: str, errors: list[ConfigError]) -> tuple
     for name, text in match.query.items():
         test = text_test(text, f"{path}.query.{name}", errors)
         found.append(_query(name, test))
+    for name, text in match.cookies.items():
+        if not _NAME.fullmatch(name) or name.startswith(":"):
+            errors.append(
+                ConfigError(f"{path}.cookies.{name}", f"no cookie can be called {name!r}")
+            )
+        found.append(_cookie(name.encode(), text_test(text, f"{path}.cookies.{name}", errors)))
+    if match.peer is not None:
+        found.append(_peer(text_test(match.peer, f"{path}.peer", errors)))
+    if match.ports:
+        found.append(_port(frozenset(match.ports)))
+    if match.percent < 100:
+        found.append(_percent(match.percent / 100, draw))
     return tuple(found)
+
+
+def _methods(match: RouteMatch, path: str, errors: list[ConfigError]) -> list[Condition]:
+    for index, method in enumerate(match.methods):
+        if not method or method != method.upper():  # methods are case-sensitive: RFC 9110 §9.1
+            errors.append(
+                ConfigError(f"{path}.methods[{index}]", f"expected capitals, got {method!r}")
+            )
+    return [_method(frozenset(m.encode() for m in match.methods))] if match.methods else []
+
+
+def _target(match: RouteMatch, path: str, errors: list[ConfigError]) -> list[Condition]:
+    kinds = [k for k in _PATH_KINDS if getattr(match, k) is not None]
+    if len(kinds) > 1:
+        errors.append(ConfigError(path, f"expected one of {', '.join(_PATH_KINDS)}; got {kinds}"))
+    for kind in ("path", "prefix", "template"):
+        value = getattr(match, kind)
+        if value is not None and not value.startswith("/"):
+            errors.append(ConfigError(f"{path}.{kind}", f"expected a leading /, got {value!r}"))
+        elif value is not None and ("?" in value or "#" in value):
+            errors.append(
+                ConfigError(f"{path}.{kind}", f"expected a path without query, got {value!r}")
+            )
+    if match.path is not None:
+        return [_path(match.path.encode())]
+    if match.prefix is not None and match.prefix != "/":
+        return [_prefix(match.prefix.rstrip("/").encode())]
+    if match.regex is not None:
+        test = _regex(match.regex, f"{path}.regex", errors)
+        return [lambda head, caller: test(head.path)]
+    if match.template is not None:
+        return [_template(match.template, f"{path}.template", errors)]
+    return []
 
 
 def names(match: RouteMatch) -> set[bytes]:
     """Return the request fields that `match` looks at, in lower case."""
-    return {name.lower().encode() for name in match.headers}
+    found = {name.lower().encode() for name in match.headers}
+    return found | {b"cookie"} if match.cookies else found
 
 
 def text_test(match: StringMatch, path: str, errors: list[ConfigError]) -> Text:
@@ -92,27 +125,37 @@ def _plain_test(match: StringMatch, kind: str, path: str, errors: list[ConfigErr
 
 def _regex(pattern: str, path: str, errors: list[ConfigError]) -> Text:
     """Compile a user's pattern on an engine that is linear in the text (RE2)."""
+    compiled = compile_pattern(pattern, path, errors)
+    if compiled is None:
+        return lambda value: False
+    full = compiled.fullmatch
+    return lambda value: value is not None and full(value.decode("latin-1")) is not None
+
+
+def compile_pattern(pattern: str, path: str, errors: list[ConfigError]) -> Any:
+    """Return a user's pattern compiled by RE2, or None after an error.
+
+    The dialect works on characters; Latin-1 makes each octet one, so any octet can be matched.
+    """
     import re2  # noqa: PLC0415 - 5 MB that only a worker with patterns should load
 
     options = re2.Options()
     options.log_errors = False
     try:
-        # The dialect works on characters; Latin-1 makes each octet one, so any octet can be matched.
-        full = re2.compile(pattern, options).fullmatch
+        return re2.compile(pattern, options)
     except re2.error as error:
         text = error.args[0] if error.args else "not understood"
         detail = text.decode() if isinstance(text, bytes) else str(text)
         errors.append(ConfigError(path, f"bad pattern {pattern!r}: {detail}"))
-        return lambda value: False
-    return lambda value: value is not None and full(value.decode("latin-1")) is not None
+        return None
 
 
 def _method(methods: frozenset[bytes]) -> Condition:
-    return lambda head: head.method in methods
+    return lambda head, caller: head.method in methods
 
 
 def _path(path: bytes) -> Condition:
-    return lambda head: head.path == path
+    return lambda head, caller: head.path == path
 
 
 def _prefix(prefix: bytes) -> Condition:
@@ -120,21 +163,70 @@ def _prefix(prefix: bytes) -> Condition:
     size = len(prefix)
     ends = (b"", b"/", b"?")
 
-    def holds(head: RequestHead) -> bool:
+    def holds(head: RequestHead, caller: Caller) -> bool:
         target = head.target
         return target.startswith(prefix) and target[size : size + 1] in ends
 
     return holds
 
 
+def _template(template: str, path: str, errors: list[ConfigError]) -> Condition:
+    """Segments between slashes; possessive, so that no path can make it slow."""
+    segments = template.split("/")[1:]
+    parts = []
+    for index, segment in enumerate(segments):
+        kind = _SEGMENT.fullmatch(segment)
+        if kind is None:
+            detail = (
+                f"expected a word, *, {{name}}, ** or {{name=**}} between slashes, got {segment!r}"
+            )
+            errors.append(ConfigError(path, detail))
+        elif kind["many"]:
+            if index < len(segments) - 1:
+                errors.append(ConfigError(path, f"{segment} stands for the rest: put it last"))
+            parts.append("(?:/.*+)?+")
+        else:
+            parts.append("/[^/]++" if kind["one"] else f"/{re.escape(segment)}")
+    full = re.compile("".join(parts).encode(), re.DOTALL).fullmatch
+    return lambda head, caller: full(head.path) is not None
+
+
+def _cookie(name: bytes, test: Text) -> Condition:
+    """RFC 6265 §4.2.1: pairs between semicolons; HTTP/2 may cut them into several fields."""
+
+    def holds(head: RequestHead, caller: Caller) -> bool:
+        pairs = head.pairs
+        if pairs is None:
+            pairs = [(b"cookie", head.get(b"cookie") or b"")]
+        for pair in b";".join([v for n, v in pairs if n == b"cookie"]).split(b";"):
+            key, found, value = pair.partition(b"=")
+            if found and key.strip() == name:
+                return test(value.strip().strip(b'"'))
+        return test(None)
+
+    return holds
+
+
+def _peer(test: Text) -> Condition:
+    return lambda head, caller: test(caller.identity.encode() or None)
+
+
+def _port(ports: frozenset[int]) -> Condition:
+    return lambda head, caller: caller.local[1] in ports
+
+
+def _percent(share: float, draw: Draw) -> Condition:
+    return lambda head, caller: draw() < share
+
+
 def _header(name: bytes, test: Text) -> Condition:
     if name == b":authority":
-        return lambda head: test(head.authority)
-    return lambda head: test(head.get(name))
+        return lambda head, caller: test(head.authority)
+    return lambda head, caller: test(head.get(name))
 
 
 def _query(name: str, test: Text) -> Condition:
-    def holds(head: RequestHead) -> bool:
+    def holds(head: RequestHead, caller: Caller) -> bool:
         for pair in head.target.partition(b"?")[2].split(b"&"):
             key, found, value = pair.partition(b"=")
             if (key or found) and unquote_plus(key.decode("latin-1")) == name:

@@ -1,12 +1,12 @@
 """Listeners of a snapshot to listener plans."""
 
-from collections.abc import Mapping
 from typing import Final
 
+from sidecar.compiler.context import Context
 from sidecar.compiler.fields import names
 from sidecar.compiler.http2 import http2_plan
 from sidecar.compiler.routes import OUTBOUND_TIMEOUT, compile_routes
-from sidecar.core.plan import INBOUND, OUTBOUND, ClusterPlan, ListenerPlan
+from sidecar.core.plan import INBOUND, OUTBOUND, ListenerPlan
 from sidecar.errors import ConfigError, IdentityError
 from sidecar.filters.allow_peers import AllowPeers, Settings
 from sidecar.identity.spiffe import is_spiffe_id
@@ -15,10 +15,18 @@ from sidecar.model.cluster import Cluster
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.identity import Secret
 from sidecar.model.listener import InboundListener, Listener, OutboundListener
+from sidecar.model.match import RouteMatch
 from sidecar.model.route import Route
 from sidecar.model.snapshot import Snapshot
 from sidecar.wire.http1_head import HeadReader
 
+_ANY: Final = RouteMatch()
+_HTTP_MATCHES: Final = frozenset(RouteMatch.__struct_fields__) - {"hosts", "sni"}
+_PLAIN: Final = Route()
+_HTTP_ACTIONS: Final = (
+    "redirect", "respond", "rewrite", "request_headers", "response_headers", "cors",
+    "faults", "rate_limits",
+)  # fmt: skip
 APP: Final = "app|"  # begins the names of the clusters that `app` is short for
 
 
@@ -37,11 +45,11 @@ def compile_inbound(
     listener: InboundListener,
     path: str,
     snapshot: Snapshot,
-    clusters: Mapping[str, ClusterPlan],
+    context: Context,
     tls: ServerTls | None,
-    errors: list[ConfigError],
 ) -> ListenerPlan:
     """Return the plan of an inbound listener."""
+    errors = context.errors
     for index, identity in enumerate(listener.allow):
         if not is_spiffe_id(identity):
             errors.append(ConfigError(f"{path}.allow[{index}]", f"no SPIFFE ID: {identity!r}"))
@@ -65,7 +73,7 @@ def compile_inbound(
     if listener.app is not None and (listener.cluster or listener.routes):
         errors.append(ConfigError(f"{path}.app", "expected one of app, cluster and routes"))
     plan = _compile(
-        listener, path, INBOUND, listener.address, clusters, guard, errors,
+        listener, path, INBOUND, listener.address, context, guard,
         app=APP + listener.address if listener.app is not None else "",
     )  # fmt: skip
     plan.mtls = listener.mtls
@@ -76,11 +84,10 @@ def compile_inbound(
 def compile_outbound(
     listener: OutboundListener,
     path: str,
-    clusters: Mapping[str, ClusterPlan],
-    errors: list[ConfigError],
+    context: Context,
 ) -> ListenerPlan:
     """Return the plan of an outbound listener."""
-    return _compile(listener, path, OUTBOUND, listener.address, clusters, None, errors)
+    return _compile(listener, path, OUTBOUND, listener.address, context, None)
 
 
 def make_server_tls(secret: Secret | None, errors: list[ConfigError]) -> ServerTls | None:
@@ -99,11 +106,11 @@ def _compile(
     path: str,
     role: str,
     address: str,
-    clusters: Mapping[str, ClusterPlan],
+    context: Context,
     guard: AllowPeers | None,
-    errors: list[ConfigError],
     app: str = "",
 ) -> ListenerPlan:
+    errors = context.errors
     routes = listener.routes
     if app:
         routes = (Route(name="app", cluster=app),)
@@ -119,10 +126,10 @@ def _compile(
     table = compile_routes(
         routes,
         f"{path}.routes" if listener.routes else path,
-        clusters,
+        context,
         (guard,) if guard is not None else (),
         OUTBOUND_TIMEOUT if role == OUTBOUND else 0.0,
-        errors,
+        scope=address,
         is_short=not listener.routes,
     )
     wanted = {name for route in routes for name in names(route.match)}
@@ -145,15 +152,15 @@ def _compile(
 
 def _check_tcp(routes: tuple[Route, ...], path: str, errors: list[ConfigError]) -> None:
     for index, route in enumerate(routes):
-        match = route.match
-        http = (match.path, match.prefix, match.regex, match.methods, match.headers, match.query)
-        if any(http):
-            errors.append(
-                ConfigError(f"{path}.routes[{index}].match", "a tcp listener can match `sni` only")
-            )
+        where = f"{path}.routes[{index}]"
+        if any(getattr(route.match, name) != getattr(_ANY, name) for name in _HTTP_MATCHES):
+            errors.append(ConfigError(f"{where}.match", "a tcp listener can match `sni` only"))
+        errors += [
+            ConfigError(f"{where}.{name}", "a tcp listener sees no requests")
+            for name in _HTTP_ACTIONS
+            if getattr(route, name) != getattr(_PLAIN, name)
+        ]
         if any(not policy.source_ip for policy in route.hash_policy):
             errors.append(
-                ConfigError(
-                    f"{path}.routes[{index}].hash_policy", "a tcp listener has `source_ip` only"
-                )
+                ConfigError(f"{where}.hash_policy", "a tcp listener has `source_ip` only")
             )

@@ -4,14 +4,18 @@ import difflib
 from collections.abc import Mapping
 from typing import Final
 
+from sidecar.compiler.actions import action_filters, cors_filter
 from sidecar.compiler.affinity import hash_policy
+from sidecar.compiler.context import Context
 from sidecar.compiler.fields import conditions
+from sidecar.compiler.limits import fault_filter, rate_limit_filter
 from sidecar.core.api import HttpFilter
 from sidecar.core.grpc import STATUSES
 from sidecar.core.plan import ClusterPlan, RetryPlan, RoutePlan, RouteTable
 from sidecar.errors import ConfigError
 from sidecar.model.route import RetryPolicy, Route
 
+_GOALS: Final = ("cluster", "clusters", "redirect", "respond")
 OUTBOUND_TIMEOUT: Final = 15.0  # seconds; Envoy's default route timeout
 
 _CONDITIONS: Final = {
@@ -24,17 +28,20 @@ _CONDITIONS: Final = {
 def compile_routes(
     routes: tuple[Route, ...],
     path: str,
-    clusters: Mapping[str, ClusterPlan],
+    context: Context,
     filters: tuple[HttpFilter, ...],
     default_timeout: float,
-    errors: list[ConfigError],
     *,
+    scope: str = "",
     is_short: bool = False,
 ) -> RouteTable:
-    """Return the table of `routes`; what is wrong goes to `errors`.
+    """Return the table of `routes`; `filters` are asked before those of each route.
+
+    `scope` is the listener: what is remembered across pushes is told apart by it and the route's name.
 
     `is_short`: the only route was written as the listener's own `cluster`, at `path` itself.
     """
+    errors = context.errors
     entries = []
     names: set[str] = set()
     last = len(routes) - 1  # the last route that is reached
@@ -47,16 +54,17 @@ def compile_routes(
         hosts = tuple(h.lower() for h in (*match.hosts, *match.sni))
         _check_hosts(match.hosts, f"{where}.match.hosts", errors)
         _check_hosts(match.sni, f"{where}.match.sni", errors)
-        tests = conditions(match, f"{where}.match", errors)
-        shares = _shares(route, where, clusters, errors)
-        if not shares:
+        tests = conditions(match, f"{where}.match", errors, context.draw)
+        shares = _shares(route, where, context)
+        if not shares and route.redirect is None and route.respond is None:
             continue
         hash_keys, cookies = hash_policy(route, where, shares, errors)
         timeout = default_timeout if route.timeout is None else route.timeout
+        name = route.name or f"routes[{index}]"
         plan = RoutePlan(
-            route.name or f"routes[{index}]",
+            name,
             shares,
-            filters=(*filters, *cookies),
+            filters=(*filters, *cookies, *_filters(route, (scope, name), where, context)),
             hash_policy=hash_keys,
             retry=_retry(route.retry, f"{where}.retry", errors),
             timeout=timeout,
@@ -89,23 +97,49 @@ def cluster_named(
     return plan
 
 
-def _shares(
-    route: Route, path: str, clusters: Mapping[str, ClusterPlan], errors: list[ConfigError]
-) -> tuple[tuple[int, ClusterPlan], ...]:
-    if bool(route.cluster) == bool(route.clusters):
-        errors.append(ConfigError(path, "expected exactly one of cluster and clusters"))
+def _shares(route: Route, path: str, context: Context) -> tuple[tuple[int, ClusterPlan], ...]:
+    clusters, errors = context.clusters, context.errors
+    given = [kind for kind in _GOALS if getattr(route, kind)]
+    if len(given) != 1:
+        expected = f"{', '.join(_GOALS[:-1])} and {_GOALS[-1]}"
+        errors.append(ConfigError(path, f"expected exactly one of {expected}"))
         return ()
+    if route.subset and not route.cluster:
+        errors.append(
+            ConfigError(f"{path}.subset", "needs `cluster`; each of `clusters` has its own")
+        )
     if route.cluster:
         plan = cluster_named(route.cluster, f"{path}.cluster", clusters, errors)
+        if plan is not None and route.subset:
+            plan = context.subset(plan, route.subset, f"{path}.subset")
         return ((1, plan),) if plan is not None else ()
+    if not route.clusters:
+        return ()
     found = []
     for index, share in enumerate(route.clusters):
         plan = cluster_named(share.name, f"{path}.clusters[{index}].name", clusters, errors)
+        if plan is not None and share.subset:
+            plan = context.subset(plan, share.subset, f"{path}.clusters[{index}].subset")
         if plan is not None and share.weight:
             found.append((share.weight, plan))
     if not sum(share.weight for share in route.clusters):
         errors.append(ConfigError(f"{path}.clusters", "the weights add up to 0"))
     return tuple(found)
+
+
+def _filters(route: Route, place: tuple[str, str], path: str, context: Context) -> list[HttpFilter]:
+    """Return the route's own filters, in the order in which they are asked."""
+    found: list[HttpFilter] = []
+    if route.cors is not None:
+        found.append(cors_filter(route.cors, f"{path}.cors", context.errors))
+    scope, name = place
+    for index, limit in enumerate(route.rate_limits):
+        at = (scope, f"{name}#{index}")
+        found.append(rate_limit_filter(limit, at, f"{path}.rate_limits[{index}]", context))
+    for index, fault in enumerate(route.faults):
+        at = (scope, f"{name}#{index}")
+        found.append(fault_filter(fault, at, f"{path}.faults[{index}]", context))
+    return found + action_filters(route, path, context.errors)
 
 
 def _retry(policy: RetryPolicy, path: str, errors: list[ConfigError]) -> RetryPlan:

@@ -2,12 +2,14 @@
 
 import hashlib
 import random
-from collections.abc import Container
+from collections.abc import Callable, Container, Hashable
 from functools import cache
+from typing import Any
 
 import msgspec
 
 from sidecar.compiler.clusters import ClusterCompiler
+from sidecar.compiler.context import Context
 from sidecar.compiler.listeners import (
     APP,
     app_cluster,
@@ -71,21 +73,34 @@ def compile_snapshot(
             plan.service = snapshot.workload.name
     needs_tls = any(listener.mtls != "off" for listener in snapshot.inbound)
     tls = make_server_tls(secret, errors) if needs_tls else None
+    kept: dict[Hashable, Any] = {}
+
+    def keep(key: Hashable, begin: Callable[[], Any]) -> Any:
+        kept[key] = book.kept[key] if key in book.kept else begin()
+        return kept[key]
+
+    context = Context(
+        clusters=clusters,
+        subset=compiler.subset,
+        keep=keep,
+        workers=snapshot.process.workers,
+        draw=draw,
+        errors=errors,
+    )
     listeners: dict[str, ListenerPlan] = {}
     for index, inbound in enumerate(snapshot.inbound):
         listeners[inbound.address] = compile_inbound(
-            inbound, f"inbound[{index}]", snapshot, clusters, tls, errors
+            inbound, f"inbound[{index}]", snapshot, context, tls
         )
     for index, outbound in enumerate(snapshot.outbound):
-        listeners[outbound.address] = compile_outbound(
-            outbound, f"outbound[{index}]", clusters, errors
-        )
+        listeners[outbound.address] = compile_outbound(outbound, f"outbound[{index}]", context)
     if errors:
         book.clusters.clear()  # it was empty: what had one was compiled for its errors before
         raise ConfigErrors(errors)
     for name in [n for n in book.clusters if n not in clusters]:
         book.cluster(name).renew(b"removed")
         del book.clusters[name]
+    book.kept = kept
     return Plan(version_of(snapshot), snapshot.workload.identity, listeners, clusters, snapshot)
 
 

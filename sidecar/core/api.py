@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:  # the engine imports these interfaces, not the other way round
     from sidecar.core.book import Endpoint
     from sidecar.core.exchange import Exchange
     from sidecar.core.tcp import Session
-    from sidecar.wire.fields import Fields, ResponseHead
+    from sidecar.wire.fields import Field, Fields, ResponseHead
 
 Draw = Callable[[], float]
 """A source of chance: uniform in [0, 1)."""
@@ -54,17 +54,58 @@ class Watcher:
         """Learn that there was no answer, and why."""
 
 
+class Answer(NamedTuple):
+    """A local reply that differs from what the table has for `code`."""
+
+    code: str
+    status: int = 0
+    """0: the table's."""
+
+    fields: tuple[Field, ...] = ()
+    """What is sent beside the length; with a `content-type`, in place of ours."""
+
+    body: bytes | None = None
+    """None: the explanation of what happened, and who decided it."""
+
+    grpc_status: int = -1
+    """What a gRPC caller is told; -1: what the status means to it."""
+
+    detail: str = ""
+    """For the explanation and the log."""
+
+    cut: bool = False
+    """No answer: the connection ends, over HTTP/2 the stream."""
+
+
+class Wait(NamedTuple):
+    """Not yet: the filters go on in `seconds`, or when `Exchange.go_on` is called before.
+
+    The time counts towards no timeout.  `then` is asked first when it is over, unless the exchange
+    has ended meanwhile.
+    """
+
+    seconds: float
+    then: Callable[[Exchange], Verdict] | None = None
+
+
+Verdict = str | Answer | Wait | None
+"""Of a filter on a request: the code of a local reply, a whole one, a wait, or None: go on."""
+
+
 class HttpFilter:
     """One stop of a request; override what you need, the plan leaves the rest off its lists."""
 
     __slots__ = ()
 
-    def on_request(self, exchange: Exchange) -> str | None:
-        """Look at or change the request; return the code of a local reply to answer with it."""
+    def on_request(self, exchange: Exchange) -> Verdict:
+        """Look at or change the request; return what to answer, or how long to wait."""
         return None
 
     def on_response(self, exchange: Exchange, head: ResponseHead) -> None:
         """Look at or change the response's head before it goes downstream."""
+
+    def on_reply(self, exchange: Exchange, head: ResponseHead) -> None:
+        """Look at or change the fields of a local reply; its length and type are not among them."""
 
     def on_finish(self, exchange: Exchange) -> None:
         """Learn how the exchange ended."""

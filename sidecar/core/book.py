@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 from math import inf
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from sidecar.core.ejection import Detector
 
@@ -173,12 +174,13 @@ class ClusterState:
 
 @final
 class Book:
-    """All clusters' states, by cluster name."""
+    """All clusters' states, by cluster name, and what filters remember."""
 
-    __slots__ = ("clusters",)
+    __slots__ = ("clusters", "kept")
 
     def __init__(self) -> None:
         self.clusters: Final[dict[str, ClusterState]] = {}
+        self.kept: dict[Hashable, Any] = {}  # what filters count, by their config and place
 
     def cluster(self, name: str) -> ClusterState:
         """Return the state of cluster `name`, begun if there is none."""

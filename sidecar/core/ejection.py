@@ -100,9 +100,12 @@ class Detector:
                 tally.eject(PROBE, now, self._policy)
                 self.ejections[PROBE] += 1
 
-    def probe(self, placed: Exchange | Session) -> Endpoint:
+    def probe(self, placed: Exchange | Session, among: Container[Endpoint]) -> Endpoint | None:
         """Return an endpoint whose time is over; what becomes of `placed` decides about it."""
-        endpoint = self.due.pop()
+        endpoint = next((e for e in reversed(self.due) if e in among), None)
+        if endpoint is None:
+            return None
+        self.due.remove(endpoint)
         health = self.watched[endpoint]
         health.tally.step(PROBING)
         health.tally.until = placed.engine.now() + self._policy.interval
@@ -189,9 +192,12 @@ class Health(Watcher):
 class Probing(Balancer):
     """Sends one request to an endpoint whose ejection is over; the others go where they should."""
 
-    __slots__ = ("_detector", "_due", "_inner", "has_affinity")
+    __slots__ = ("_detector", "_due", "_endpoints", "_inner", "has_affinity")
 
-    def __init__(self, inner: Balancer, detector: Detector) -> None:
+    def __init__(
+        self, inner: Balancer, detector: Detector, endpoints: tuple[Endpoint, ...]
+    ) -> None:
+        self._endpoints: Final = frozenset(endpoints)
         self._inner: Final = inner
         self._detector: Final = detector
         self._due: Final = detector.due
@@ -200,5 +206,7 @@ class Probing(Balancer):
     def pick(self, exchange: Exchange | Session, tried: Container[Endpoint]) -> Endpoint | None:
         """Return the endpoint to be tried, but never to who has failed elsewhere already."""
         if self._due and not exchange.attempts:
-            return self._detector.probe(exchange)
+            endpoint = self._detector.probe(exchange, self._endpoints)
+            if endpoint is not None:
+                return endpoint
         return self._inner.pick(exchange, tried)

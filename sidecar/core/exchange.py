@@ -10,32 +10,36 @@ reply from the table in `replies`, or a cut.  Nothing here waits: whoever has so
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core import pool
+from sidecar.core.api import Answer, Wait
 from sidecar.core.grpc import Call, is_grpc
 from sidecar.core.grpc_web import WEB, GrpcWeb
 from sidecar.core.heads import request_edits
 from sidecar.core.plan import IDEMPOTENT, ClusterPlan, RoutePlan
-from sidecar.core.replies import explain, reply_for
+from sidecar.core.replies import answer_with, reply_for
 from sidecar.core.timers import NEVER
 from sidecar.errors import OverloadError, UpstreamError
 from sidecar.traffic.backoff import full_jitter
 from sidecar.traffic.budget import may_retry
 
 if TYPE_CHECKING:
+    from sidecar.core.api import Verdict
     from sidecar.core.book import Endpoint
     from sidecar.core.plan import ListenerPlan
     from sidecar.core.sides import Downstream, Upstream
     from sidecar.core.types import Caller, Engine
     from sidecar.wire.fields import Field, Fields, RequestHead, ResponseHead
 
-ROUTING, CONNECTING, STREAMING, REPLYING, DONE = range(5)
-STATE_NAMES: Final = ("ROUTING", "CONNECTING", "STREAMING", "REPLYING", "DONE")
+ROUTING, WAITING, CONNECTING, STREAMING, REPLYING, DONE = range(6)
+STATE_NAMES: Final = ("ROUTING", "WAITING", "CONNECTING", "STREAMING", "REPLYING", "DONE")
 
 # STEPS[state] has a bit for each state one step away.  docs/life-of-a-request.md draws it.
 STEPS: Final = (
-    1 << CONNECTING | 1 << STREAMING | 1 << REPLYING | 1 << DONE,  # ROUTING
+    1 << WAITING | 1 << CONNECTING | 1 << STREAMING | 1 << REPLYING | 1 << DONE,  # ROUTING
+    1 << WAITING | 1 << CONNECTING | 1 << STREAMING | 1 << REPLYING | 1 << DONE,  # WAITING
     1 << CONNECTING | 1 << STREAMING | 1 << REPLYING | 1 << DONE,  # CONNECTING, also a retry
     1 << CONNECTING | 1 << STREAMING | 1 << REPLYING | 1 << DONE,  # STREAMING, also a retry
     1 << DONE,  # REPLYING
@@ -50,6 +54,7 @@ class Exchange:
     """One request and response; also the outcome that sinks are told about."""
 
     __slots__ = (
+        "asked",
         "attempts",
         "bytes_in",
         "bytes_out",
@@ -85,11 +90,13 @@ class Exchange:
         "started",
         "state",
         "status",
+        "then",
         "traceparent",
         "trailers",
         "tried",
         "try_deadline",
         "upstream_ms",
+        "wait_until",
         "wall",
         "web",
     )
@@ -137,6 +144,9 @@ class Exchange:
         self.upstream_ms = -1.0
         self.route_deadline = NEVER
         self.try_deadline = NEVER
+        self.asked = 0  # how many of the route's filters have had the request
+        self.then: Callable[[Exchange], Verdict] | None = None  # asked when a wait is over
+        self.wait_until = NEVER  # when a filter's wait is
         self.retry_at = NEVER  # when the back-off before the next attempt is over
         self.moved = self.started  # when an octet last moved, either way
         self.extra: list[Field] = []  # fields of ours, sent after the caller's
@@ -166,18 +176,54 @@ class Exchange:
         request_edits(self)
         if self.engine.draining:
             head.close = True
-        route = self.route = self.listener.routes.find(head)
+        route = self.route = self.listener.routes.find(head, self.caller)
         if route is None:
             self.fail("no-route")
             return
-        for stop in route.on_request:
-            code = stop.on_request(self)
-            if code is not None:
-                self.fail(code)
+        if route.on_request:
+            self._filter(None)
+        else:
+            self._place(self.started)
+
+    def go_on(self, verdict: Verdict = None) -> None:
+        """The wait that a filter asked for is over; what it says now goes before its `then`."""
+        if self.state != WAITING:
+            return  # the exchange has ended meanwhile
+        then, self.then = self.then, None
+        self.wait_until = NEVER
+        self.moved = self.engine.now()
+        if verdict is None and then is not None:
+            verdict = then(self)
+        self._filter(verdict)
+
+    def _filter(self, verdict: Verdict) -> None:
+        """Do what the last filter said, and ask those that come after it."""
+        route = self.route
+        assert route is not None
+        stops = route.on_request
+        while verdict is None:
+            if self.asked == len(stops):
+                self._place(self.engine.now())
                 return
+            self.asked += 1
+            verdict = stops[self.asked - 1].on_request(self)
+        if isinstance(verdict, Wait):
+            self.step(WAITING)
+            self.then = verdict.then
+            self.wait_until = self.engine.now() + verdict.seconds
+            self._arm()
+        elif isinstance(verdict, Answer):
+            self.answer(verdict)
+        else:
+            self.fail(verdict)
+
+    def _place(self, now: float) -> None:
+        """Draw the cluster, and have an endpoint of it."""
+        route = self.route
+        assert route is not None
         self.cluster = route.pick(self.engine.draw)
-        if end:
-            self._limit(self.started)
+        if self.request_done:
+            self._limit(now)
         state = self.cluster.state
         if state.requests >= self.cluster.max_requests:
             self.cluster = None
@@ -209,7 +255,7 @@ class Exchange:
         """The request is whole."""
         self.request_done = True
         self.trailers = trailers
-        if self.route is not None and self.status == 0:
+        if self.cluster is not None and self.status == 0:
             self._limit(self.engine.now())
             self._arm()
         if self.client is not None and self.state == STREAMING:
@@ -365,6 +411,8 @@ class Exchange:
             self.try_deadline = NEVER
             sent = self.client is not None
             self._attempt_failed(UpstreamError("per-try-timeout", "no response head", sent=sent))
+        elif now >= self.wait_until:
+            self.go_on()
         elif now >= self.retry_at:
             self.retry_at = NEVER
             self._attempt()
@@ -410,11 +458,12 @@ class Exchange:
         return True
 
     def _arm(self) -> None:
-        idle = self.listener.stream_idle_timeout
+        idle = 0.0 if self.state == WAITING else self.listener.stream_idle_timeout
         deadline = min(
             self.route_deadline,
             self.try_deadline,
             self.retry_at,
+            self.wait_until,
             self.moved + idle if idle else NEVER,
         )
         self.engine.wheel.arm(self.downstream.timer, deadline)
@@ -536,19 +585,17 @@ class Exchange:
 
     def fail(self, code: str, detail: str = "") -> None:
         """Answer by ourselves, from the table; or cut, when a head has gone out already."""
-        reply = reply_for(code)
-        self.code, self.flag, self.detail = code, reply.flag, detail
-        if self.status:
+        self.answer(Answer(code, detail=detail))
+
+    def answer(self, answer: Answer) -> None:
+        """Answer by ourselves, as `answer` says; or cut, when a head has gone out already."""
+        self.code, self.detail = answer.code, answer.detail
+        self.flag = reply_for(answer.code).flag or self.flag
+        if self.status or answer.cut:
             self._finish(cut=True)
             return
-        self.status = reply.status
-        text = explain(self, reply)
         self.step(REPLYING)
-        if self.grpc is None:
-            self.bytes_out = len(text)
-            self.downstream.reply(reply, text, b"")
-        else:
-            self.downstream.respond(self.grpc.reply(reply, text), b"", end=True)
+        answer_with(self, answer)
         self._finish()
 
     def _response_over(self) -> None:

@@ -10,9 +10,11 @@ from sidecar.wire.fields import ResponseHead
 from sidecar.wire.grpc import MessageCounter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sidecar.core.exchange import Exchange
     from sidecar.core.replies import Reply
-    from sidecar.wire.fields import Fields, RequestHead
+    from sidecar.wire.fields import Field, Fields, RequestHead
 
 GRPC: Final = b"application/grpc"
 
@@ -91,11 +93,13 @@ class Call:
         self.status = b""
         self.withheld = None
 
-    def reply(self, reply: Reply, text: bytes) -> ResponseHead:
+    def reply(self, reply: Reply, text: bytes, fields: Sequence[Field] = ()) -> ResponseHead:
         """Return a reply of ours as a response of trailers only (PROTOCOL-HTTP2)."""
-        self.status = b"%d" % _BY_STATUS.get(reply.status, _UNKNOWN)
+        status = reply.grpc_status
+        self.status = b"%d" % (status if status >= 0 else _BY_STATUS.get(reply.status, _UNKNOWN))
         message = quote(text.strip(), safe=_SAFE).encode()
         pairs = [(b"content-type", GRPC), (b"grpc-status", self.status), (b"grpc-message", message)]
+        pairs += [(name, value) for name, value in fields if name != b"content-type"]
         return ResponseHead(200, b"", 20, b"", {}, pairs)
 
 

@@ -10,10 +10,12 @@ from sidecar.errors import DownstreamError
 from sidecar.wire.grpc import web_trailers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sidecar.core.replies import Reply
     from sidecar.core.sides import Downstream
     from sidecar.core.timers import Timer
-    from sidecar.wire.fields import Fields, RequestHead, ResponseHead
+    from sidecar.wire.fields import Field, Fields, RequestHead, ResponseHead
 
 WEB: Final = b"application/grpc-web"
 _TEXT: Final = b"application/grpc-web-text"
@@ -92,7 +94,7 @@ class GrpcWeb:
             self._side.write(self._encode(web_trailers(trailers.as_lines())))
         self._side.finish(None)
 
-    def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
+    def reply(self, reply: Reply, text: bytes, fields: Sequence[Field]) -> None:
         """Send a whole response of our own."""
         self._side.reply(reply, text, fields)
 

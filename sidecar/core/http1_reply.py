@@ -1,11 +1,19 @@
 """A whole HTTP/1 response of our own, as octets."""
 
-from sidecar.core.replies import Reply, reply_for
-from sidecar.wire.fields import reason_phrase
+from collections.abc import Sequence
+
+from sidecar.core.replies import Reply, own_fields, reply_for
+from sidecar.wire.fields import Field, reason_phrase
 
 
 def own(
-    reply: Reply, text: bytes, fields: bytes, *, keep: bool, version: int, bodiless: bool
+    reply: Reply,
+    text: bytes,
+    fields: Sequence[Field] = (),
+    *,
+    keep: bool,
+    version: int,
+    bodiless: bool,
 ) -> bytes:
     """Return the octets of a whole response of our own."""
     connection = (
@@ -15,16 +23,12 @@ def own(
         if keep
         else (b"Connection: close\r\n")
     )
-    return (
-        b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n%b%b\r\n%b"
-        % (
-            reply.status,
-            reason_phrase(reply.status),
-            len(text),
-            fields,
-            connection,
-            b"" if bodiless else text,
-        )
+    return b"HTTP/1.1 %d %b\r\n%b%b\r\n%b" % (
+        reply.status,
+        reason_phrase(reply.status),
+        b"".join([b"%b: %b\r\n" % field for field in own_fields(reply, text, fields)]),
+        connection,
+        b"" if bodiless else text,
     )
 
 
@@ -32,4 +36,4 @@ def own_reply(code: str) -> bytes:
     """Return a whole response for `code`, for a connection that is closed after it."""
     reply = reply_for(code)
     text = f"sidecar: {reply.sentence} (code {code}, flag {reply.flag})\n".encode()
-    return own(reply, text, b"", keep=False, version=11, bodiless=False)
+    return own(reply, text, keep=False, version=11, bodiless=False)

@@ -22,7 +22,10 @@ from sidecar.wire.http1_body import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sidecar.core.types import Caller, ListenerState
+    from sidecar.wire.fields import Field
 
 PIPELINE_LIMIT: Final = 65536  # octets read ahead of the request under way
 DISCARD_LIMIT: Final = 262144  # octets of an unwanted body read, so that the connection can go on
@@ -205,7 +208,7 @@ class Http1Server(asyncio.Protocol):
         elif self.tunnel:
             self.transport.write_eof()
 
-    def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
+    def reply(self, reply: Reply, text: bytes, fields: Sequence[Field]) -> None:
         """Send a whole response of our own."""
         exchange = self.exchange
         assert exchange is not None
@@ -451,7 +454,7 @@ class Http1Server(asyncio.Protocol):
                 sink.refused(self.listener.plan.name, error.code, self.caller.address)
         reply = reply_for(error.code)
         text = f"sidecar: {reply.sentence} (code {error.code}, flag {reply.flag})\n".encode()
-        self.transport.write(own(reply, text, b"", keep=False, version=11, bodiless=False))
+        self.transport.write(own(reply, text, keep=False, version=11, bodiless=False))
         self._linger()
 
     def _due(self, now: float) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core.exchange import Exchange
 from sidecar.core.http2_connection import Http2Connection
-from sidecar.core.replies import Reply, reply_for
+from sidecar.core.replies import Reply, own_fields, reply_for
 from sidecar.core.timers import Timer
 from sidecar.errors import DownstreamError
 from sidecar.wire.fields import SPELLING
@@ -22,6 +22,7 @@ from sidecar.wire.http2_stream import CLOSED
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Sequence
 
     from sidecar.core.types import Caller, ListenerState
     from sidecar.wire.fields import Field, Fields, ResponseHead
@@ -274,12 +275,7 @@ class Http2Server(Http2Connection):
             return
         self._tell(error.code)
         text = f"sidecar: {reply.sentence} (code {error.code}, flag {reply.flag})\n".encode()
-        fields = [
-            status_field(reply.status),
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(text)),
-        ]
-        self.link.send_headers(stream, fields, end=False)
+        self.link.send_headers(stream, _own_list(reply, text), end=False)
         self.link.send_data(stream, text, end=True)
         stream.user = Http2Side(self, stream)  # told of already, whatever becomes of it
         self.link.dismiss(stream)
@@ -370,18 +366,13 @@ class Http2Side:
         self.link.end(self.stream, () if trailers is None else trailers.as_pairs())
         self.connection.mark()
 
-    def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
+    def reply(self, reply: Reply, text: bytes, fields: Sequence[Field]) -> None:
         """Send a whole response of our own."""
         exchange = self.exchange
         assert exchange is not None
         link, stream = self.link, self.stream
-        first = [
-            status_field(reply.status),
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"%d" % len(text)),
-        ]
-        bodiless = exchange.head.method == b"HEAD"
-        link.send_headers(stream, first, end=bodiless)
+        bodiless = exchange.head.method == b"HEAD" or not text
+        link.send_headers(stream, _own_list(reply, text, fields), end=bodiless)
         if not bodiless:
             link.send_data(stream, text, end=True)
 
@@ -434,3 +425,9 @@ class Http2Side:
             self.resume()
         if self.ahead_end:
             exchange.request_end(None)
+
+
+def _own_list(reply: Reply, text: bytes, fields: Sequence[Field] = ()) -> list[Field]:
+    """Return the field list of a response of our own."""
+    own = own_fields(reply, text, fields)
+    return [status_field(reply.status), *((name.lower(), value) for name, value in own)]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 INBOUND: Final = "inbound"
 OUTBOUND: Final = "outbound"
 
-Condition = Callable[[RequestHead], bool]
+Condition = Callable[[RequestHead, "Caller"], bool]
 
 Dial = Callable[["ClusterPlan", Endpoint, "Dialled", "Caller | None"], None]
 
@@ -124,8 +124,8 @@ class ClusterPlan:
         self.name: Final = name
         self.begin: Final = begin  # makes the client of the cluster's protocol, and dials
         self.state: Final = state
-        self.endpoints: Final = endpoints
-        self.balancer: Final = balancer
+        self.endpoints = endpoints
+        self.balancer = balancer
         self.dial: Final = dial
         self.reader: Final = reader
         self.fields: Final = FieldReader()
@@ -144,6 +144,11 @@ class ClusterPlan:
         self.tls: object | None = None  # an identity.tls.ClientTls, opaque here
         self.server_name = ""
         self.identities: frozenset[str] | None = None
+
+    def narrow(self, endpoints: tuple[Endpoint, ...], balancer: Balancer) -> None:
+        """Become the plan of a subset; for the copy of one, before it is used."""
+        self.endpoints = endpoints
+        self.balancer = balancer
 
     def kind(self, head: RequestHead) -> int:
         """Return which pool of an endpoint the request `head` is for."""
@@ -204,6 +209,7 @@ class RoutePlan:
         "hash_policy",
         "name",
         "on_finish",
+        "on_reply",
         "on_request",
         "on_response",
         "per_try_timeout",
@@ -243,6 +249,7 @@ class RoutePlan:
         self.buffer_limit: Final = buffer_limit
         self.on_request: Final = tuple(f for f in filters if overrides(f, "on_request"))
         self.on_response: Final = tuple(f for f in filters if overrides(f, "on_response"))
+        self.on_reply: Final = tuple(f for f in filters if overrides(f, "on_reply"))
         self.on_finish: Final = tuple(f for f in reversed(filters) if overrides(f, "on_finish"))
 
     def pick(self, draw: Draw) -> ClusterPlan:
@@ -287,14 +294,14 @@ class RouteTable:
         )
         self._any: Final = rows("\x00")
 
-    def find(self, head: RequestHead) -> RoutePlan | None:
-        """Return the route that takes `head`, or None."""
+    def find(self, head: RequestHead, caller: Caller) -> RoutePlan | None:
+        """Return the route that takes `head` from `caller`, or None."""
         rows = self._any
         if self._by_host or self._wild:
             rows = self._rows(_PORT.sub(b"", head.authority))
         for conditions, route in rows:
             for condition in conditions:
-                if not condition(head):
+                if not condition(head, caller):
                     break
             else:
                 return route

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from sidecar.wire.fields import ResponseHead
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sidecar.core.api import Answer
     from sidecar.core.exchange import Exchange
+    from sidecar.wire.fields import Field
+
+TEXT: Final[Field] = (b"Content-Type", b"text/plain; charset=utf-8")
+_NO_CONTENT: Final = frozenset({204, 304})  # no length may be said, or none of ours: RFC 9110 §8.6
 
 
 class Reply(NamedTuple):
@@ -14,6 +23,8 @@ class Reply(NamedTuple):
     status: int
     flag: str
     sentence: str
+    grpc_status: int = -1
+    """What a gRPC caller is told; -1: what the status means to it."""
 
 
 REPLIES: Final[dict[str, Reply]] = {
@@ -67,6 +78,12 @@ REPLIES: Final[dict[str, Reply]] = {
     "requests-overflow": Reply(503, "UO", "the cluster's limit of requests is reached"),
     "pending-overflow": Reply(503, "UO", "the cluster's limit of waiting requests is reached"),
     "draining": Reply(503, "OM", "this sidecar is shutting down"),
+    # What a route does by itself.
+    "redirect": Reply(301, "", "the request belongs elsewhere"),
+    "direct-response": Reply(200, "", "the route answers by itself"),
+    "fault-abort": Reply(503, "FI", "a fault was injected on purpose"),
+    "rate-limited": Reply(429, "RL", "too many requests came", grpc_status=8),
+    "cors-preflight": Reply(200, "", "the origin may ask"),
     # The endpoint's doing.
     "connect-failed": Reply(503, "UF", "no connection to the endpoint came about"),
     "connect-timeout": Reply(503, "UF", "the endpoint took no connection in time"),
@@ -109,3 +126,39 @@ def explain(exchange: Exchange, reply: Reply) -> bytes:
             parts.append(exchange.detail)
     parts.append(f"request {exchange.request_id.decode('latin-1')}")
     return f"sidecar: {reply.sentence} ({', '.join(parts)})\n".encode()
+
+
+def answer_with(exchange: Exchange, answer: Answer) -> None:
+    """Send what `answer` says as the response of `exchange`; its state is the caller's to keep."""
+    reply = reply_for(answer.code)
+    if answer.status:
+        reply = reply._replace(status=answer.status)
+    if answer.grpc_status >= 0:
+        reply = reply._replace(grpc_status=answer.grpc_status)
+    exchange.status = reply.status
+    text = explain(exchange, reply) if answer.body is None else answer.body
+    fields: Sequence[Field] = answer.fields
+    route = exchange.route
+    if route is not None and route.on_reply:
+        head = ResponseHead(reply.status, b"", 11, b"", {}, list(fields))
+        for stop in route.on_reply:
+            try:
+                stop.on_reply(exchange, head)
+            except Exception as error:  # noqa: BLE001 - a plug-in's bug must not keep the caller
+                exchange.engine.bug("on_reply", error)
+        fields = head.as_pairs()
+    if exchange.grpc is None:
+        exchange.bytes_out = len(text)
+        exchange.downstream.reply(reply, text, fields)
+    else:
+        exchange.downstream.respond(exchange.grpc.reply(reply, text, fields), b"", end=True)
+
+
+def own_fields(reply: Reply, text: bytes, fields: Sequence[Field]) -> list[Field]:
+    """Return the fields of a response of our own, its type and length among them."""
+    if reply.status in _NO_CONTENT:
+        return list(fields)
+    found = [(b"Content-Length", b"%d" % len(text)), *fields]
+    if text and not any(name.lower() == b"content-type" for name, _ in fields):
+        found.insert(0, TEXT)
+    return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from sidecar.core.exchange import Exchange
     from sidecar.core.replies import Reply
     from sidecar.core.timers import Timer
-    from sidecar.wire.fields import Fields, ResponseHead
+    from sidecar.wire.fields import Field, Fields, ResponseHead
 
 
 class Downstream(Protocol):
@@ -30,8 +31,8 @@ class Downstream(Protocol):
     def finish(self, trailers: Fields | None) -> None:
         """End the body."""
 
-    def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
-        """Send a whole response of our own; `fields` is a block of field lines."""
+    def reply(self, reply: Reply, text: bytes, fields: Sequence[Field]) -> None:
+        """Send a whole response of our own: `fields` beside its length."""
 
     def cut(self) -> None:
         """End a response that has begun and cannot be ended properly."""

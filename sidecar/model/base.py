@@ -19,6 +19,9 @@ AddressOrOff = Annotated[str, Meta(extra={"unit": "address or off"})]
 Percent = Annotated[float, Meta(ge=0, le=100, extra={"unit": "percent"})]
 """0 to 100; fractions are allowed."""
 
+Port = Annotated[int, Meta(ge=1, le=65535)]
+"""A port of TCP."""
+
 Count = Annotated[int, Meta(ge=0)]
 """A whole number, not negative."""
 

@@ -1,63 +1,15 @@
 """Which request goes where, how long it may take and how often it is tried."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from sidecar.model.action import Cors, HeaderEdit, Redirect, Respond, Rewrite
 from sidecar.model.balancing import HashPolicy
 from sidecar.model.base import Duration, Model, Size, Status
-
-
-class StringMatch(Model, frozen=True, kw_only=True):
-    """A condition on one text (Envoy: type.matcher.v3.StringMatcher); exactly one kind is given."""
-
-    SHORT: ClassVar[str] = "exact"
-
-    exact: str | None = None
-    """The text is this, letter for letter."""
-
-    prefix: str | None = None
-    """The text begins with this."""
-
-    suffix: str | None = None
-    """The text ends with this."""
-
-    regex: str | None = None
-    """The whole text matches this RE2 pattern (linear time, so no look-around)."""
-
-    present: bool | None = None
-    """True: it is there, whatever its value; false: it is absent."""
-
-    invert: bool = False
-    """Turn the answer around."""
-
-
-class RouteMatch(Model, frozen=True, kw_only=True):
-    """What a request must have for the route to take it; all that is given must hold."""
-
-    hosts: tuple[str, ...] = ()
-    """Host names, without port: exact, `*.example.org` for any name below it, or `*`. Empty: any."""
-
-    path: str | None = None
-    """The whole path, without the query."""
-
-    prefix: str | None = None
-    """The path begins with this, by segments: `/api` takes `/api` and `/api/x`, not `/apix`."""
-
-    regex: str | None = None
-    """The whole path, without the query, matches this RE2 pattern."""
-
-    methods: tuple[str, ...] = ()
-    """Request methods, in capitals. Empty: any."""
-
-    headers: dict[str, StringMatch] = {}
-    """Conditions on request fields, by name; a repeated field is joined with `, ` first."""
-
-    query: dict[str, StringMatch] = {}
-    """Conditions on query parameters, by name; percent-decoded, the first of each name counts."""
-
-    sni: tuple[str, ...] = ()
-    """For `protocol: tcp`: server names in the caller's TLS hello; same forms as `hosts`."""
+from sidecar.model.fault import Fault
+from sidecar.model.match import RouteMatch
+from sidecar.model.quota import RateLimit
 
 
 class WeightedCluster(Model, frozen=True, kw_only=True):
@@ -68,6 +20,9 @@ class WeightedCluster(Model, frozen=True, kw_only=True):
 
     weight: Annotated[int, Meta(ge=0, le=1000000)]
     """Its share, relative to the sum of the weights."""
+
+    subset: dict[str, str] = {}
+    """Labels that an endpoint must have; see the route's."""
 
 
 RetryCondition = Literal[
@@ -122,13 +77,40 @@ class Route(Model, frozen=True, kw_only=True):
     """What it takes. Empty: everything."""
 
     cluster: str = ""
-    """Where matching requests go. Exactly one of `cluster` and `clusters` is given."""
+    """Where matching requests go. Exactly one of `cluster`, `clusters`, `redirect` and `respond` is given."""
+
+    subset: dict[str, str] = {}
+    """With `cluster`: only its endpoints with these labels, `{version: v1}` (Envoy: metadata_match)."""
 
     clusters: tuple[WeightedCluster, ...] = ()
     """Or a split over several clusters by weight."""
 
     hash_policy: tuple[HashPolicy, ...] = ()
     """What `ring_hash` and `maglev` hash. Empty, or where nothing of it is there: any endpoint."""
+
+    redirect: Redirect | None = None
+    """Or they are sent elsewhere."""
+
+    respond: Respond | None = None
+    """Or they are answered here."""
+
+    rewrite: Rewrite | None = None
+    """Another path or host for the endpoint."""
+
+    request_headers: HeaderEdit = HeaderEdit()
+    """Changes to the request's fields; they see it as it was rewritten."""
+
+    response_headers: HeaderEdit = HeaderEdit()
+    """Changes to the response's fields, also of our own replies on this route."""
+
+    cors: Cors | None = None
+    """Whose pages may read the answers."""
+
+    rate_limits: tuple[RateLimit, ...] = ()
+    """How many requests are taken; all must have room."""
+
+    faults: tuple[Fault, ...] = ()
+    """Faults for tests of who calls."""
 
     timeout: Duration | None = None
     """Seconds from the end of the request to the response's head, all tries included; 0 means no limit.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sidecar.core.plan import ClusterPlan
     from sidecar.core.tcp import Session
 
+SHADOW: Final = "rate_limit_shadow"  # a field that filters set: the rule that would have refused
+
 Labels = tuple[tuple[str, str], ...]
 Key = tuple[str, str, str, int, str, str]
 """Role, peer identity, cluster name, status (-1: tcp), response flag, gRPC status (-: not gRPC)."""
@@ -58,7 +60,16 @@ class _Requests:
 class MetricsSink(Sink):
     """Counts exchanges and sessions by label set, as many sets as `max_series` allows."""
 
-    __slots__ = ("_max", "_refused", "_requests", "_sessions", "_workload", "overflow", "retries")
+    __slots__ = (
+        "_max",
+        "_refused",
+        "_requests",
+        "_sessions",
+        "_shadow",
+        "_workload",
+        "overflow",
+        "retries",
+    )
 
     def __init__(self, name: str, identity: str, max_series: int) -> None:
         self._workload: Final = (name, identity)
@@ -66,6 +77,7 @@ class MetricsSink(Sink):
         self._requests: Final[dict[Key, _Requests]] = {}
         self._sessions: Final[dict[Key, tuple[Labels, list[int]]]] = {}
         self._refused: Final[dict[tuple[str, str], int]] = {}
+        self._shadow: Final[dict[str, int]] = {}
         self.overflow = 0
         self.retries = 0
 
@@ -85,6 +97,9 @@ class MetricsSink(Sink):
         if series is None:
             series = self._series(key, cluster)
         series.count += 1
+        if exchange.fields is not None and SHADOW in exchange.fields:
+            rule = exchange.fields[SHADOW]
+            self._shadow[rule] = self._shadow.get(rule, 0) + 1
         if exchange.attempts > 1:
             self.retries += exchange.attempts - 1
         spent = (exchange.engine.now() - exchange.started) * 1000
@@ -142,6 +157,8 @@ class MetricsSink(Sink):
                 (("listener", listener), ("reason", code)),
                 (count,),
             )
+        for rule, count in self._shadow.items():
+            yield "sidecar_rate_limit_shadow_total", (("limit", rule),), (count,)
         yield "sidecar_retries_total", (), (self.retries,)
         yield "sidecar_series_overflow_total", (), (self.overflow,)
 

@@ -3,21 +3,30 @@
 import pytest
 
 from sidecar.compiler.fields import conditions, names, text_test
+from sidecar.core.types import Caller
 from sidecar.errors import ConfigError
-from sidecar.model.route import RouteMatch, StringMatch
+from sidecar.model.match import RouteMatch, StringMatch
+from sidecar.wire.fields import RequestHead
 from sidecar.wire.http1_head import HeadReader
 
 IS_1 = StringMatch(exact="1")
 
 
-def holds(match: RouteMatch, target: str, *fields: str, method: str = "GET") -> bool:
+def holds(
+    match: RouteMatch,
+    target: str,
+    *fields: str,
+    method: str = "GET",
+    caller: Caller | None = None,
+    draw: float = 0.5,
+) -> bool:
     errors: list[ConfigError] = []
-    tests = conditions(match, "m", errors)
+    tests = conditions(match, "m", errors, lambda: draw)
     assert errors == []
     lines = "".join(f"{line}\r\n" for line in (f"{method} {target} HTTP/1.1", "Host: h", *fields))
     result = HeadReader(names(match)).request(lines.encode() + b"\r\n")
     assert result is not None
-    return all(test(result[0]) for test in tests)
+    return all(test(result[0], caller or Caller()) for test in tests)
 
 
 TEXTS = [
@@ -77,6 +86,17 @@ HEADS = [
     (RouteMatch(regex="/v[0-9]+/.*"), "/v12/x", True),
     (RouteMatch(regex="/v[0-9]+"), "/v12?q", True),
     (RouteMatch(regex="/v[0-9]+"), "/v12/x", False),
+    (RouteMatch(template="/"), "/", True),
+    (RouteMatch(template="/"), "/a", False),
+    (RouteMatch(template="/users/{id}"), "/users/7?q", True),
+    (RouteMatch(template="/users/{id=*}"), "/users/7", True),
+    (RouteMatch(template="/users/*"), "/users/", False),
+    (RouteMatch(template="/users/*"), "/users/7/x", False),
+    (RouteMatch(template="/users/*/orders"), "/users/7/orders", True),
+    (RouteMatch(template="/a.c/**"), "/a.c", True),
+    (RouteMatch(template="/a.c/**"), "/abc/x", False),
+    (RouteMatch(template="/a/{rest=**}"), "/a/b/c/", True),
+    (RouteMatch(template="/a/{rest=**}"), "/ab", False),
     (RouteMatch(query={"a": IS_1}), "/?a=1", True),
     (RouteMatch(query={"a": IS_1}), "/?b=2&a=1", True),
     (RouteMatch(query={"a": IS_1}), "/?a=2&a=1", False),
@@ -121,6 +141,56 @@ def test_a_field_is_matched_whatever_the_case_of_its_name(
     assert holds(RouteMatch(headers={"x-A": text}), "/", *fields) is taken
 
 
+@pytest.mark.parametrize(
+    ("text", "fields", "taken"),
+    [
+        (IS_1, ("Cookie: b=2; a=1",), True),
+        (IS_1, ('Cookie: a="1"; a=2',), True),
+        (IS_1, ("Cookie: a=2; a=1",), False),
+        (IS_1, ("Cookie: aa=1; a",), False),
+        (IS_1, (), False),
+        (StringMatch(exact="1,2"), ("Cookie: a=1,2",), True),
+        (StringMatch(present=False), ("Cookie: b=1",), True),
+    ],
+)
+def test_a_cookie_is_matched_by_its_name(
+    text: StringMatch, fields: tuple[str, ...], taken: bool
+) -> None:
+    assert holds(RouteMatch(cookies={"a": text}), "/", *fields) is taken
+
+
+def test_cookies_of_http2_may_come_in_pieces() -> None:
+    (test,) = conditions(RouteMatch(cookies={"a": IS_1}), "m", [])
+    pairs = [(b"cookie", b"b=2"), (b"x", b"a=3"), (b"cookie", b"a=1")]
+    assert test(RequestHead(b"GET", b"/", 20, b"", {}, pairs), Caller())
+
+
+@pytest.mark.parametrize(
+    ("match", "taken"),
+    [
+        (RouteMatch(peer=StringMatch(prefix="spiffe://a/ns/shop/")), True),
+        (RouteMatch(peer=StringMatch(exact="spiffe://a")), False),
+        (RouteMatch(peer=StringMatch(present=False)), False),
+        (RouteMatch(ports=(80, 15006)), True),
+        (RouteMatch(ports=(80,)), False),
+    ],
+)
+def test_a_caller_is_matched_by_identity_and_port(match: RouteMatch, taken: bool) -> None:
+    caller = Caller("10.0.0.1", 5000, ("10.0.0.2", 15006))
+    caller.identity = "spiffe://a/ns/shop/sa/web"
+    assert holds(match, "/", caller=caller) is taken
+
+
+def test_a_caller_without_identity_is_matched_by_its_absence() -> None:
+    assert holds(RouteMatch(peer=StringMatch(present=False)), "/")
+
+
+@pytest.mark.parametrize(("draw", "taken"), [(0.0, True), (0.00009, True), (0.0001, False)])
+def test_a_percentage_takes_its_share(draw: float, taken: bool) -> None:
+    assert holds(RouteMatch(percent=0.01), "/", draw=draw) is taken
+    assert holds(RouteMatch(), "/", draw=draw)
+
+
 def test_the_authority_is_matched_by_its_pseudo_field() -> None:
     assert holds(RouteMatch(headers={":authority": StringMatch(exact="h")}), "/")
     assert not holds(RouteMatch(headers={":authority": StringMatch(exact="x")}), "/")
@@ -137,7 +207,7 @@ def test_all_conditions_of_a_match_must_hold() -> None:
 @pytest.mark.parametrize(
     ("match", "path", "text"),
     [
-        (RouteMatch(path="/a", prefix="/b"), "m", "expected one of path, prefix, regex"),
+        (RouteMatch(path="/a", prefix="/b"), "m", "expected one of path, prefix, regex, template"),
         (RouteMatch(path="a"), "m.path", "expected a leading /, got 'a'"),
         (RouteMatch(prefix="a"), "m.prefix", "expected a leading /, got 'a'"),
         (RouteMatch(path="/a?b"), "m.path", "expected a path without query, got '/a?b'"),
@@ -146,6 +216,12 @@ def test_all_conditions_of_a_match_must_hold() -> None:
         (RouteMatch(methods=("",)), "m.methods[0]", "expected capitals, got ''"),
         (RouteMatch(headers={"a b": IS_1}), "m.headers.a b", "no field can be called 'a b'"),
         (RouteMatch(headers={":path": IS_1}), "m.headers.:path", "no field can be called ':path'"),
+        (RouteMatch(template="a"), "m.template", "expected a leading /, got 'a'"),
+        (RouteMatch(template="/a*"), "m.template", "expected a word, *, {name}, ** or"),
+        (RouteMatch(template="/**/a"), "m.template", "** stands for the rest: put it last"),
+        (RouteMatch(cookies={"a b": IS_1}), "m.cookies.a b", "no cookie can be called 'a b'"),
+        (RouteMatch(cookies={":authority": IS_1}), "m.cookies.:authority", "no cookie can be"),
+        (RouteMatch(peer=StringMatch()), "m.peer", "expected exactly one of"),
         (RouteMatch(regex="["), "m.regex", "bad pattern '['"),
         (RouteMatch(headers={"x": StringMatch()}), "m.headers.x", "expected exactly one of"),
         (RouteMatch(query={"q": StringMatch(regex="*")}), "m.query.q.regex", "bad pattern '*'"),

@@ -29,7 +29,8 @@ from sidecar.model.health import (
 )
 from sidecar.model.identity import Workload
 from sidecar.model.listener import InboundListener, OutboundListener
-from sidecar.model.route import RetryPolicy, Route, RouteMatch, StringMatch, WeightedCluster
+from sidecar.model.match import RouteMatch, StringMatch
+from sidecar.model.route import RetryPolicy, Route, WeightedCluster
 from sidecar.model.snapshot import Snapshot
 
 PLACE = Endpoint(address="127.0.0.1:8080")
@@ -184,12 +185,12 @@ WRONG = {
     "cluster and clusters": (
         routed(Route(cluster=TO, clusters=(WeightedCluster(name=TO, weight=1),))),
         "outbound[0].routes[0]",
-        "expected exactly one of cluster and clusters",
+        "expected exactly one of cluster, clusters, redirect and respond",
     ),
     "neither cluster nor clusters": (
         routed(Route()),
         "outbound[0].routes[0]",
-        "expected exactly one of cluster and clusters",
+        "expected exactly one of cluster, clusters, redirect and respond",
     ),
     "cluster and routes": (
         snapshot(outbound=(OutboundListener(cluster=TO, routes=(Route(cluster=TO),)),)),

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, final
 
+from sidecar.compiler.context import Context
 from sidecar.compiler.routes import compile_routes
 from sidecar.compiler.snapshot import compile_snapshot
 from sidecar.core.api import HttpFilter, Sink
@@ -180,7 +181,15 @@ class Harness:
         (listener,) = plan.listeners.values()
         if filters:
             routes = (*snapshot.inbound, *snapshot.outbound)[0].routes
-            table = compile_routes(routes, "", plan.clusters, filters, 15.0, [])
+            context = Context(
+                clusters=plan.clusters,
+                subset=lambda cluster, labels, path: cluster,
+                keep=lambda key, begin: begin(),
+                workers=1,
+                draw=lambda: self.chance,
+                errors=[],
+            )
+            table = compile_routes(routes, "", context, filters, 15.0)
             setattr(listener, "routes", table)  # noqa: B010 - no config names a filter yet
         for state in self.book.clusters.values():
             if state not in self._states:

@@ -125,12 +125,15 @@ class Peer:
         *,
         end: bool = True,
         body: bytes = b"",
+        authority: bytes = b"a",
     ) -> int:
         """Send a request; return its stream."""
         number = self.next
         self.next += 2
         first = [(b":method", method), (b":scheme", b"http"), (b":path", path)]
-        octets = self.head(number, [*first, (b":authority", b"a"), *fields], end=end and not body)
+        octets = self.head(
+            number, [*first, (b":authority", authority), *fields], end=end and not body
+        )
         self.send(octets + (data(number, body, end=end) if body else b""))
         return number
 

@@ -1,5 +1,7 @@
 """The side before a side: what is not the browser's concern goes through as it is."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from sidecar.core.grpc_web import GrpcWeb
@@ -29,7 +31,7 @@ class Side:
     def finish(self, trailers: Fields | None) -> None:
         self.told.append(("finish", trailers))
 
-    def reply(self, reply: Reply, text: bytes, fields: bytes) -> None:
+    def reply(self, reply: Reply, text: bytes, fields: Sequence[Field]) -> None:
         self.told.append(("reply", reply, text, fields))
 
     def cut(self) -> None:
@@ -71,14 +73,14 @@ def web(side: Side) -> GrpcWeb:
 def test_all_but_bodies_goes_through(side: Side, web: GrpcWeb) -> None:
     head = response()
     web.inform(head)
-    web.reply(REPLY, b"text", b"")
+    web.reply(REPLY, b"text", ())
     web.cut()
     web.closed()
     web.pause()
     web.resume()
     assert web.timer is side.timer
     assert side.told == [
-        ("inform", head), ("reply", REPLY, b"text", b""), ("cut",), ("closed",), ("pause",), ("resume",),
+        ("inform", head), ("reply", REPLY, b"text", ()), ("cut",), ("closed",), ("pause",), ("resume",),
     ]  # fmt: skip
 
 

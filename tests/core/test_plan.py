@@ -9,6 +9,7 @@ from sidecar.core.book import ClusterState
 from sidecar.core.connect import begin
 from sidecar.core.exchange import Exchange
 from sidecar.core.plan import ClusterPlan, Condition, RoutePlan, RouteTable, overrides
+from sidecar.core.types import Caller
 from sidecar.wire.fields import RequestHead
 from sidecar.wire.http1_head import HeadReader
 
@@ -32,7 +33,7 @@ def request(host: str, method: str = "GET") -> RequestHead:
 
 
 def found(table: RouteTable, host: str, method: str = "GET") -> str:
-    route = table.find(request(host, method))
+    route = table.find(request(host, method), Caller())
     return "" if route is None else route.name
 
 
@@ -60,7 +61,7 @@ def test_the_first_entry_that_matches_is_taken_even_if_a_later_one_is_more_exact
 
 
 def test_an_entry_without_hosts_takes_its_place_among_the_named_ones() -> None:
-    post: Condition = lambda head: head.method == b"POST"  # noqa: E731
+    post: Condition = lambda head, caller: head.method == b"POST"  # noqa: E731
     table = RouteTable(
         (entry("any", when=(post,)), entry("exact", "a.example"), entry("rest", "*"))
     )
@@ -84,14 +85,14 @@ def test_one_entry_may_have_several_hosts() -> None:
 
 
 def test_all_conditions_must_hold() -> None:
-    yes: Condition = lambda head: True  # noqa: E731
-    no: Condition = lambda head: False  # noqa: E731
+    yes: Condition = lambda head, caller: True  # noqa: E731
+    no: Condition = lambda head, caller: False  # noqa: E731
     table = RouteTable((entry("half", when=(yes, no)), entry("whole", when=(yes, yes))))
     assert found(table, "a") == "whole"
 
 
 def test_an_empty_table_takes_nothing() -> None:
-    assert RouteTable(()).find(request("a")) is None
+    assert RouteTable(()).find(request("a"), Caller()) is None
     assert RouteTable(()).find_name("a") is None
 
 

@@ -12,7 +12,8 @@ from sidecar.model.cluster import Cluster, ClusterTls
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.identity import Secret
 from sidecar.model.listener import OutboundListener
-from sidecar.model.route import Route, StringMatch
+from sidecar.model.match import StringMatch
+from sidecar.model.route import Route
 from sidecar.model.snapshot import Snapshot
 from sidecar.sources.decode import decode
 from sidecar.sources.yaml_tree import load

@@ -55,7 +55,7 @@ BAD = [
     ("cluster: app", "routes: [{cluster: app}, {cluster: app}]", "outbound[0].routes[1]: never reached"),
     ("cluster: app", 'routes: [{match: {regex: "("}, cluster: app}]', "outbound[0].routes[0].match.regex: bad pattern"),
     ("cluster: app", "routes: [{match: {path: a}, cluster: app}]", "outbound[0].routes[0].match.path: expected a leading /"),
-    ("cluster: app", "routes: [{}]", "outbound[0].routes[0]: expected exactly one of cluster and clusters"),
+    ("cluster: app", "routes: [{}]", "outbound[0].routes[0]: expected exactly one of cluster, clusters, redirect and respond"),
     ("workload: web", 'workload: ""', "1: workload.name: expected a name"),
     ("- name: app", '- name: ""', "6: clusters[0].name: expected a name"),
     ('endpoints: ["127.0.0.1:8080"]', "dns: unix:/x", "7: clusters[0].dns: expected host:port; a unix socket"),

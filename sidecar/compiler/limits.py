@@ -1,0 +1,104 @@
+"""Faults and quota of a route, as its filters."""
+
+import re
+from typing import Final
+
+from sidecar.compiler.context import Context
+from sidecar.compiler.fields import conditions
+from sidecar.core.api import HttpFilter
+from sidecar.core.plan import Condition
+from sidecar.errors import ConfigError
+from sidecar.filters import fault, local_rate_limit
+from sidecar.model.fault import Fault, FaultAbort, FaultDelay
+from sidecar.model.match import RouteMatch
+from sidecar.model.quota import RateLimit
+from sidecar.traffic.rate import Buckets, Rate
+
+_HEADER: Final = re.compile(r"header:([!#$%&'*+.^_`|~0-9A-Za-z-]+)")
+_PARTS: Final[dict[str, local_rate_limit.Part]] = {
+    "peer": lambda exchange: exchange.caller.identity.encode(),
+    "source": lambda exchange: exchange.caller.host.encode(),
+    "path": lambda exchange: exchange.head.path,
+    "method": lambda exchange: exchange.head.method,
+    "host": lambda exchange: exchange.head.authority,
+}
+
+
+def fault_filter(model: Fault, place: tuple[str, str], path: str, context: Context) -> HttpFilter:
+    """Return the filter of one fault; `place` tells it from all others."""
+    errors = context.errors
+    if model.delay is None and model.abort is None and model.by_header is None:
+        errors.append(ConfigError(path, "does nothing: expected delay, abort or by_header"))
+    by_header = model.by_header
+    settings = fault.Settings(
+        model.name or place[1],
+        _conditions(model.match, f"{path}.match", context),
+        None if model.delay is None else _delay(model.delay, f"{path}.delay", errors),
+        None if model.abort is None else _abort(model.abort, f"{path}.abort", errors),
+        None if by_header is None else fault.ByHeader(by_header.percent / 100, by_header.max_delay),
+        model.max_active,
+        model.lifetime,
+        context.keep(("fault", place, repr(model)), fault.State),
+    )
+    return fault.Fault(settings)
+
+
+def rate_limit_filter(
+    model: RateLimit, place: tuple[str, str], path: str, context: Context
+) -> HttpFilter:
+    """Return the filter of one rule; `place` tells it from all others."""
+    errors, workers = context.errors, context.workers
+    if not model.per:
+        errors.append(ConfigError(f"{path}.per", "expected more than 0"))
+    parts = [_part(word, f"{path}.by[{i}]", errors) for i, word in enumerate(model.by)]
+    burst = model.burst or model.requests
+    settings = local_rate_limit.Settings(
+        model.name or place[1],
+        _conditions(model.match, f"{path}.match", context),
+        tuple(parts),
+        Rate(model.requests / workers, model.per, max(1, burst // workers)),
+        model.requests,
+        model.per,
+        model.shadow,
+        context.keep(("rate", place, workers, repr(model)), lambda: Buckets(model.max_keys)),
+    )
+    return local_rate_limit.LocalRateLimit(settings)
+
+
+def _conditions(match: RouteMatch, path: str, context: Context) -> tuple[Condition, ...]:
+    for kind in ("hosts", "sni"):
+        if getattr(match, kind):
+            detail = "is looked at by the route's match only"
+            context.errors.append(ConfigError(f"{path}.{kind}", detail))
+    return conditions(match, path, context.errors, context.draw)
+
+
+def _delay(model: FaultDelay, path: str, errors: list[ConfigError]) -> fault.Delay:
+    if (model.fixed is None) == (model.mean is None):
+        errors.append(ConfigError(path, "expected exactly one of fixed and mean"))
+    if model.mean is not None:
+        return fault.Delay(model.percent / 100, model.mean, exponential=True, longest=model.max)
+    return fault.Delay(model.percent / 100, model.fixed or 0.0)
+
+
+def _abort(model: FaultAbort, path: str, errors: list[ConfigError]) -> fault.Abort:
+    if model.reset and model.black_hole:
+        errors.append(ConfigError(path, "expected at most one of reset and black_hole"))
+    if model.black_hole:
+        return fault.Abort(model.percent / 100, fault.BLACK_HOLE)
+    grpc_status = -1 if model.grpc_status is None else model.grpc_status
+    answer = fault.aborted(model.status, grpc_status, cut=model.reset)
+    return fault.Abort(model.percent / 100, answer)
+
+
+def _part(word: str, path: str, errors: list[ConfigError]) -> local_rate_limit.Part:
+    header = _HEADER.fullmatch(word)
+    if header is not None:
+        name = header[1].lower().encode()
+        return lambda exchange: exchange.head.get(name) or b""
+    part = _PARTS.get(word)
+    if part is None:
+        expected = ", ".join([*_PARTS, "header:NAME"])
+        errors.append(ConfigError(path, f"expected one of {expected}; got {word!r}"))
+        return lambda exchange: b""
+    return part

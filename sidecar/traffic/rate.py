@@ -1,0 +1,84 @@
+"""Whether one more request fits a rate: GCRA, a token bucket of one number (ITU-T I.371, annex A)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Final, NamedTuple, final
+
+SWEEP: Final = 1.0  # seconds between two searches of a full table for buckets that can go
+
+
+class Decision(NamedTuple):
+    """What became of one request; times in seconds from now."""
+
+    allowed: bool
+    remaining: int
+    """Requests that would be allowed at once after this one."""
+
+    reset: float
+    """When the bucket will be full again."""
+
+    retry_after: float
+    """When the next request will be allowed; 0: at once."""
+
+
+@final
+class Rate:
+    """`count` requests in `period` seconds, up to `burst` of them at once.
+
+    A bucket's whole state is the moment at which it will be full again; one that is full is not
+    worth remembering.
+    """
+
+    __slots__ = ("_depth", "_interval")
+
+    def __init__(self, count: float, period: float, burst: int) -> None:
+        self._interval: Final = period / count
+        self._depth: Final = burst * self._interval
+
+    def take(self, full_at: float, now: float) -> tuple[Decision, float]:
+        """Take one request out of a bucket; return what became of it, and the bucket's new moment."""
+        interval, depth = self._interval, self._depth
+        after = max(full_at, now) + interval
+        room = now + depth - after
+        if room < 0:
+            # One that is refused takes nothing.
+            return Decision(False, 0, max(full_at - now, 0.0), -room), full_at
+        return Decision(True, int(room / interval), after - now, max(interval - room, 0.0)), after
+
+
+@final
+class Buckets:
+    """Buckets of one rate by key, at most `limit` of them.
+
+    When all are in use, new keys share one more bucket: who invents keys gains nothing by it.
+    """
+
+    __slots__ = ("_full_at", "_limit", "_rest", "_swept")
+
+    def __init__(self, limit: int) -> None:
+        self._full_at: Final[dict[Hashable, float]] = {}
+        self._limit: Final = limit
+        self._rest = 0.0  # of the shared bucket
+        self._swept = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def take(self, rate: Rate, key: Hashable, now: float) -> Decision:
+        """Take one request out of the bucket of `key`."""
+        full_at = self._full_at.get(key)
+        if full_at is None and len(self._full_at) >= self._limit and not self._has_swept(now):
+            decision, self._rest = rate.take(self._rest, now)
+            return decision
+        decision, self._full_at[key] = rate.take(full_at or 0.0, now)
+        return decision
+
+    def _has_swept(self, now: float) -> bool:
+        """Forget what is full again; say whether there is room now."""
+        if now < self._swept + SWEEP:
+            return False
+        self._swept = now
+        for key in [k for k, full_at in self._full_at.items() if full_at <= now]:
+            del self._full_at[key]
+        return len(self._full_at) < self._limit

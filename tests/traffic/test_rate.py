@@ -1,0 +1,66 @@
+"""GCRA against a bucket of tokens, and a table that cannot be blown up."""
+
+from fractions import Fraction
+
+from hypothesis import given, strategies as st
+
+from sidecar.traffic.rate import Buckets, Decision, Rate
+
+
+class Tokens:
+    """What GCRA is the short form of: a bucket that is filled as time goes by."""
+
+    def __init__(self, interval: int, burst: int) -> None:
+        self.interval, self.burst = interval, burst
+        self.tokens, self.at = Fraction(burst), 0
+
+    def take(self, now: int) -> tuple[bool, int, Fraction]:
+        """Return whether there was one, how many whole ones are left, and the wait for the next."""
+        filled = self.tokens + Fraction(now - self.at, self.interval)
+        self.tokens, self.at = min(filled, Fraction(self.burst)), now
+        is_there = self.tokens >= 1
+        if is_there:
+            self.tokens -= 1
+        wait = max(Fraction(0), 1 - self.tokens) * self.interval
+        return is_there, int(self.tokens), wait
+
+
+@given(st.integers(1, 50), st.integers(1, 6), st.lists(st.integers(0, 60), min_size=1, max_size=60))
+def test_it_decides_as_a_bucket_of_tokens_does(interval: int, burst: int, gaps: list[int]) -> None:
+    rate, model, full_at, now = Rate(1, interval, burst), Tokens(interval, burst), 0.0, 0
+    for gap in gaps:
+        now += gap
+        decision, full_at = rate.take(full_at, now)
+        is_there, left, wait = model.take(now)
+        assert decision[:2] == (is_there, left)
+        assert decision.retry_after == wait
+        assert decision.reset == (burst - model.tokens) * interval
+
+
+def test_what_is_told_of_a_request() -> None:
+    rate = Rate(10, 60, 2)
+    first, full_at = rate.take(0.0, 100.0)
+    assert first == Decision(True, 1, 6.0, 0.0)
+    second, full_at = rate.take(full_at, 100.0)
+    assert second == Decision(True, 0, 12.0, 6.0)
+    third, after = rate.take(full_at, 101.0)
+    assert third == Decision(False, 0, 11.0, 5.0)
+    assert after == full_at  # a refusal costs nothing
+
+
+def test_a_full_table_is_searched_for_room_once_a_second() -> None:
+    rate, table = Rate(1, 10, 1), Buckets(2)
+    assert [table.take(rate, key, 0.0).allowed for key in "ab"] == [True, True]
+    assert table.take(rate, "c", 5.0).allowed  # the shared one
+    assert not table.take(rate, "d", 5.5).allowed
+    assert len(table) == 2
+    assert not table.take(rate, "a", 9.0).allowed
+    assert table.take(rate, "d", 10.5).allowed  # a and b are full again, and were forgotten
+    assert len(table) == 1
+
+
+def test_a_table_keeps_its_size_whatever_keys_come() -> None:
+    rate, table = Rate(1, 3, 1), Buckets(10)
+    taken = sum(table.take(rate, key, key / 10).allowed for key in range(1000))
+    assert len(table) <= 10
+    assert taken < 1000
