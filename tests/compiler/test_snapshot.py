@@ -448,6 +448,23 @@ def test_all_errors_are_told_at_once() -> None:
     assert len(caught.value.errors) == 2
 
 
+@pytest.mark.parametrize(
+    "check",
+    [
+        HealthCheck(
+            http=HttpHealthCheck(path="/ready", host="a:1", expected_statuses=("200-299",))
+        ),
+        HealthCheck(grpc=GrpcHealthCheck()),
+        HealthCheck(tcp=TcpHealthCheck()),
+        HealthCheck(command=CommandHealthCheck(argv=("true",))),
+    ],
+    ids=["http", "grpc", "tcp", "command"],
+)
+def test_a_good_health_check_is_taken(check: HealthCheck) -> None:
+    one = snapshot(cluster(health_checks=(check,), protocol="http2"))
+    assert compile_snapshot(one, None, Book(), no_dial).clusters
+
+
 def test_a_good_snapshot_becomes_a_plan_by_address_and_name() -> None:
     plan = compile_snapshot(snapshot(), None, Book(), no_dial)
     assert set(plan.listeners) == {"127.0.0.1:15001"}

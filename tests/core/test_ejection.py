@@ -152,6 +152,24 @@ def test_an_endpoint_that_fails_its_probe_is_out_for_twice_as_long(make: Make) -
     assert out(harness) == set()
 
 
+def test_a_probe_stays_within_the_subset_of_its_route(make: Make) -> None:
+    places = [{"address": p, "labels": {"v": "1" if p == SICK else "2"}} for p in PLACES]
+    first = {"match": {"path": "/1"}, "cluster": "app", "subset": {"v": "1"}}
+    routes = [
+        {**first, "retry": {"attempts": 1}},
+        {"cluster": "app", "subset": {"v": "2"}, "retry": {"attempts": 1}},
+    ]
+    harness = make(cluster={"endpoints": places}, listener={"routes": routes})
+    one = GET.replace(b"GET /", b"GET /1")
+    asked(harness, 5, {SICK: ERROR}, one)
+    assert out(harness) == {SICK}
+    due(harness)
+    assert harness.state().detector.due == [harness.endpoint(SICK)]
+    assert SICK not in asked(harness, 4, {})
+    assert ask(harness, {}, one) == SICK
+    assert out(harness) == set()
+
+
 def test_a_retry_is_no_probe(make: Make) -> None:
     harness = make(endpoints=PLACES, retry={"attempts": 3, "backoff": 0})
     detector = harness.state().detector

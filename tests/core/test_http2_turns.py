@@ -3,7 +3,7 @@
 import pytest
 
 from sidecar.wire.http2 import Link
-from sidecar.wire.http2_frames import goaway
+from sidecar.wire.http2_frames import PROTOCOL_ERROR, goaway
 from sidecar.wire.http2_stream import Stream
 from tests.core.harness import GET, Harness
 from tests.core.transport import FakeTransport
@@ -180,3 +180,18 @@ def test_a_response_to_what_the_endpoint_then_says_it_never_saw_is_not_passed_on
 
     assert origin.near[1].got == b""
     assert origin.harness.bugs == []
+
+
+def test_what_is_no_base64_from_its_start_is_reset() -> None:
+    caller = Caller(listener={"grpc_web": True})
+    link = caller.end.link
+    stream = link.open()
+    kind = (b"content-type", b"application/grpc-web-text")
+    link.send_headers(stream, [*POST, kind], end=False)
+    link.send_data(stream, b"!!!!", end=True)
+    caller.send()
+    link.receive(caller.near.take())
+    assert ("ended_early", stream.id, PROTOCOL_ERROR) in [t[:3] for t in caller.end.events.told]
+    assert [o.code for o in caller.harness.outcomes] == ["downstream-reset"]
+    caller.near.lose()
+    caller.harness.check()
