@@ -151,6 +151,8 @@ def environment(
         **{name: version(peer) for name, peer in found.items()},
         "load_average": f"{before[0]:.2f} before, {os.getloadavg()[0]:.2f} after",
         "quick": options.quick,
+        "rounds": options.rounds or "default",
+        "seconds": options.duration or "default",
         "left_out": list(LEFT_OUT),
     }
 
