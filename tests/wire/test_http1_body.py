@@ -56,6 +56,13 @@ def refusal(parts: list[bytes], *, max_trailers: int = 8192) -> str:
 # --- a body of known length
 
 
+def test_a_chunked_body_that_is_whole_may_end() -> None:
+    reader = ChunkedReader()
+    assert reader.feed(b"2\r\nok\r\n0\r\n\r\n") == b"ok"
+    reader.eof()
+    assert reader.done
+
+
 def test_a_body_of_no_octets_is_over_at_once() -> None:
     reader = LengthReader(0)
 
