@@ -116,6 +116,24 @@ def test_a_request_that_ends_with_the_piece_it_came_in_is_told_of(breach: bool) 
     assert caller.harness.bugs == []
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_a_body_that_is_no_grpc_web_resets_its_stream_whenever_it_comes(together: bool) -> None:
+    caller = Caller(listener={"grpc_web": True})
+    stream = caller.end.link.open()
+    kind = (b"content-type", b"application/grpc-web-text")
+    caller.end.link.send_headers(stream, [*POST, kind], end=False)
+    if not together:
+        caller.send()
+
+    caller.end.link.send_data(stream, b"!!!!", end=True)
+    caller.send()
+    caller.end.link.receive(caller.near.take())
+
+    assert "ended_early" in caller.end.events.names()
+    assert [outcome.flag for outcome in caller.harness.outcomes] == ["DR"]
+    assert caller.harness.bugs == []
+
+
 def test_a_response_and_its_body_are_one_write() -> None:
     origin = Origin()
 
