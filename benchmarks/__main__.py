@@ -19,6 +19,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmarks.load.interpreter import Chosen, UnusableError, choose
 from benchmarks.load.measure import Plan, Row, measure, names, shorter
 from benchmarks.load.peers import ROOT, AbsentError, Peer, needed, peers, prepare, version
 from benchmarks.load.procedures import PROCEDURES
@@ -35,8 +36,12 @@ def main() -> int:
     try:
         for tool in TOOLS:
             needed(tool)
+        python = choose(options.python)
     except AbsentError as error:
         sys.stderr.write(f"bench: {error} is not installed (see .ci/run for the packages)\n")
+        return 1
+    except UnusableError as error:
+        sys.stderr.write(f"bench: {error}\n")
         return 1
     asked = options.scenario or [name for name in NAMES if name not in MISSING]
     for name in (name for name in asked if name in MISSING):
@@ -44,11 +49,11 @@ def main() -> int:
     cases = [case for case in CASES if case.scenario in asked]
     if not cases:
         return 1
-    found = peers(options.peers)
+    found = peers(options.peers, python.python)
     before = os.getloadavg()
     rows = measured(cases, options, found)
     report = {
-        "environment": environment(found, options, before),
+        "environment": environment(found, options, before, python),
         "results": rows,
         "ratios": ratios(rows),
     }
@@ -66,6 +71,8 @@ def arguments() -> argparse.ArgumentParser:
                         help=f"none means all of: {' '.join(NAMES)}")  # fmt: skip
     parser.add_argument("--features", choices=("bare", "full"), help="default: one after the other")
     parser.add_argument("--peers", type=chosen, default=["envoy", "haproxy", "nginx"])
+    parser.add_argument("--python", metavar="PATH",
+                        help="what our side runs on; default: the fastest interpreter found")  # fmt: skip
     parser.add_argument("--rounds", type=int, help="default: 5")
     parser.add_argument("--duration", type=float, help="seconds of one round of one subject: 4")
     parser.add_argument("--quick", action="store_true",
@@ -134,7 +141,10 @@ def measured(cases: list[Case], options: argparse.Namespace, found: dict[str, Pe
 
 
 def environment(
-    found: dict[str, Peer], options: argparse.Namespace, before: tuple[float, float, float]
+    found: dict[str, Peer],
+    options: argparse.Namespace,
+    before: tuple[float, float, float],
+    python: Chosen,
 ) -> dict[str, Any]:
     """Return on what this was measured, and how."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
@@ -147,7 +157,8 @@ def environment(
         "commit": commit or "unknown",
         "cpu": f"{os.cpu_count()} x {model[1] if model else platform.machine()}",
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": python.version,
+        "interpreter": python.says,
         **{name: version(peer) for name, peer in found.items()},
         "load_average": f"{before[0]:.2f} before, {os.getloadavg()[0]:.2f} after",
         "quick": options.quick,

@@ -94,9 +94,8 @@ def envoy() -> str:
     return str(binary)
 
 
-def peers(names: Sequence[str]) -> dict[str, Peer]:
-    """Return Sidecar and those of `names` that are here; say which are not."""
-    python = sys.executable
+def peers(names: Sequence[str], python: str = sys.executable) -> dict[str, Peer]:
+    """Return Sidecar, run by `python`, and those of `names` that are here; say which are not."""
     known = {
         "sidecar": (python, ("-m", "sidecar", "run", "{config}"), ("-m", "sidecar", "--version")),
         "envoy": (
