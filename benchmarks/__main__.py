@@ -103,7 +103,7 @@ def planned(case: Case, alike: int, options: argparse.Namespace, found: dict[str
     rounds, seconds = options.rounds or 5, options.duration or 4.0
     if options.quick:
         features = (options.features or "bare",)
-        subjects = len(names(case, features[0], Plan(0, 0, features, found, True)))
+        subjects = len(names(case, Plan(0, 0, features, found, True)))
         rounds = options.rounds or 3
         seconds = options.duration or max(1.0, QUICK_SECONDS / alike / subjects / (rounds + 1) // 1)
         while rounds > 1 and alike * subjects * (rounds * seconds + 1) > QUICK_SECONDS + 6:
@@ -119,7 +119,7 @@ def measured(cases: list[Case], options: argparse.Namespace, found: dict[str, Pe
         alike = sum(other.scenario == case.scenario for other in cases)
         plan = planned(case, alike, options, found)
         runs += [(shorter(case) if options.quick else case, one, plan) for one in plan.features]
-    steps = sum((len(names(case, one, plan)) + case.direct) * (plan.rounds + 1)
+    steps = sum((len(names(case, plan)) + case.direct) * (plan.rounds + 1)
                 for case, one, plan in runs)  # fmt: skip
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

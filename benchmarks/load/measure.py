@@ -56,7 +56,7 @@ def stage(case: Case, features: str, plan: Plan, directory: Path) -> Iterator[li
         started.append(origin(case.origin, directory, LOADS, ports))
         processes.await_port(ports[0], directory / f"origin-{case.origin}" / "log")
         subjects: list[Subject] = []
-        for name in names(case, features, plan):
+        for name in names(case, plan):
             port, pids = line_up(plan.proxies[name], case, features, directory, ports, started)
             subjects.append(Subject(name, port, pids))
         if case.direct and not plan.quick:
@@ -101,10 +101,9 @@ def line_up(
     return towards[0], tuple(pids)
 
 
-def names(case: Case, features: str, plan: Plan) -> list[str]:
-    """Return who takes part; in full only those that have all of it."""
-    able = ("envoy",) if features == "full" else case.peers
-    return [name for name in plan.proxies if name == "sidecar" or name in able]
+def names(case: Case, plan: Plan) -> list[str]:
+    """Return who takes part."""
+    return [name for name in plan.proxies if name == "sidecar" or name in case.peers]
 
 
 def run(command: list[str], during: Callable[[], None] | None = None, wait: float = 0.0) -> str:

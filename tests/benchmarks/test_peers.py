@@ -1,12 +1,14 @@
 """Configurations of the peers: rules of the templates, and that ours compiles in every case."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from benchmarks.__main__ import arguments, planned
-from benchmarks.load.peers import CONFIGS, Peer, assignment, holds, prepare, render
+from benchmarks.load.peers import CONFIGS, ROOT, Peer, assignment, holds, prepare, render
 from benchmarks.load.scenarios import CASES, MISSING, NAMES, Case, Hop
 from sidecar.compiler.snapshot import check
 from sidecar.model.identity import Secret
@@ -101,7 +103,54 @@ def test_what_we_are_measured_with_compiles_and_envoys_has_as_many_endpoints(
     (network,) = chain["filters"]
     settings = network["typed_config"]
     assert ("access_log" in settings) == (features == "full")
+    (route,) = snapshot.outbound[0].routes if snapshot.outbound else snapshot.inbound[0].routes
+    filters = [one["name"].rpartition(".")[2] for one in settings.get("http_filters", ())]
+    assert bool(route.rate_limits) == ("local_ratelimit" in filters)
+    assert bool(snapshot.inbound and snapshot.inbound[0].allow) == ("rbac" in filters)
+    ours = snapshot.telemetry.access_log.path
+    assert (ours == "off") == (features == "bare")
     assert settings["@type"].endswith("TcpProxy" if "tcp" in hop.flags else "HttpConnectionManager")
+
+
+CHECKS = {
+    "envoy": (
+        "envoy.yaml",
+        (
+            "--mode",
+            "validate",
+            "-l",
+            "error",
+            "--service-node",
+            "x",
+            "--service-cluster",
+            "x",
+            "-c",
+        ),
+    ),
+    "haproxy": ("haproxy.cfg", ("-c", "-f")),
+    "nginx": ("nginx.conf", ("-e", "stderr", "-t", "-c")),
+}
+
+
+@pytest.mark.parametrize("peer", sorted(CHECKS))
+def test_peers_accept_what_they_are_measured_with(peer: str, directory: Path) -> None:
+    program = shutil.which(peer) or str(ROOT / ".venv-envoy/bin/envoy" if peer == "envoy" else "")
+    if not Path(program).is_file():
+        pytest.skip(f"{peer} is not installed")
+    template, options = CHECKS[peer]
+    (directory / "large.json").write_text(assignment(["10.0.0.1"]))
+    refused = {}
+    for case, hop, features in hops():
+        text = made(template, case, hop, features, directory)
+        if peer not in case.peers or text in refused:
+            continue
+        (directory / template).write_text(text)
+        command = [program, *options, str(directory / template)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        refused[text] = (done.stdout + done.stderr)[-500:] if done.returncode else ""
+
+    assert len(refused) > 4
+    assert set(refused.values()) == {""}
 
 
 def test_every_scenario_of_the_command_line_is_there_or_says_why_not() -> None:
