@@ -41,7 +41,7 @@ def conditions(
         test = text_test(text, f"{path}.query.{name}", errors)
         found.append(_query(name, test))
     for name, text in match.cookies.items():
-        if not _NAME.fullmatch(name) or name.startswith(":"):
+        if not is_field_name(name):
             errors.append(
                 ConfigError(f"{path}.cookies.{name}", f"no cookie can be called {name!r}")
             )
@@ -86,6 +86,11 @@ def _target(match: RouteMatch, path: str, errors: list[ConfigError]) -> list[Con
     if match.template is not None:
         return [_template(match.template, f"{path}.template", errors)]
     return []
+
+
+def is_field_name(text: str) -> bool:
+    """Say whether a field can be called `text` (RFC 9110 §5.1)."""
+    return _NAME.fullmatch(text) is not None and not text.startswith(":")
 
 
 def names(match: RouteMatch) -> set[bytes]:

@@ -5,6 +5,7 @@ from typing import Final
 from sidecar.compiler.context import Context
 from sidecar.compiler.fields import names
 from sidecar.compiler.http2 import http2_plan
+from sidecar.compiler.retries import INBOUND_RETRIES, OUTBOUND_RETRIES
 from sidecar.compiler.routes import OUTBOUND_TIMEOUT, compile_routes
 from sidecar.core.plan import INBOUND, OUTBOUND, ListenerPlan
 from sidecar.errors import ConfigError, IdentityError
@@ -130,6 +131,7 @@ def _compile(
         (guard,) if guard is not None else (),
         OUTBOUND_TIMEOUT if role == OUTBOUND else 0.0,
         scope=address,
+        retries=OUTBOUND_RETRIES if role == OUTBOUND else INBOUND_RETRIES,
         is_short=not listener.routes,
     )
     wanted = {name for route in routes for name in names(route.match)}

@@ -9,20 +9,14 @@ from sidecar.compiler.affinity import hash_policy
 from sidecar.compiler.context import Context
 from sidecar.compiler.fields import conditions
 from sidecar.compiler.limits import fault_filter, rate_limit_filter
+from sidecar.compiler.retries import INBOUND_RETRIES, retry_filters, retry_plan
 from sidecar.core.api import HttpFilter
-from sidecar.core.grpc import STATUSES
-from sidecar.core.plan import ClusterPlan, RetryPlan, RoutePlan, RouteTable
+from sidecar.core.plan import ClusterPlan, RoutePlan, RouteTable
 from sidecar.errors import ConfigError
-from sidecar.model.route import RetryPolicy, Route
+from sidecar.model.route import Route
 
 _GOALS: Final = ("cluster", "clusters", "redirect", "respond")
 OUTBOUND_TIMEOUT: Final = 15.0  # seconds; Envoy's default route timeout
-
-_CONDITIONS: Final = {
-    "gateway-error": frozenset({502, 503, 504}),
-    "5xx": frozenset(range(500, 600)),
-    "retriable-4xx": frozenset({409}),
-}
 
 
 def compile_routes(
@@ -33,11 +27,13 @@ def compile_routes(
     default_timeout: float,
     *,
     scope: str = "",
+    retries: tuple[str, ...] = INBOUND_RETRIES,
     is_short: bool = False,
 ) -> RouteTable:
     """Return the table of `routes`; `filters` are asked before those of each route.
 
     `scope` is the listener: what is remembered across pushes is told apart by it and the route's name.
+    `retries` is what is tried again where a route does not say.
 
     `is_short`: the only route was written as the listener's own `cluster`, at `path` itself.
     """
@@ -66,7 +62,7 @@ def compile_routes(
             shares,
             filters=(*filters, *cookies, *_filters(route, (scope, name), where, context)),
             hash_policy=hash_keys,
-            retry=_retry(route.retry, f"{where}.retry", errors),
+            retry=retry_plan(route.retry, retries, f"{where}.retry", errors),
             timeout=timeout,
             grpc_timeout=route.timeout or 0.0,
             per_try_timeout=route.retry.per_try_timeout or 0.0,
@@ -139,26 +135,7 @@ def _filters(route: Route, place: tuple[str, str], path: str, context: Context) 
     for index, fault in enumerate(route.faults):
         at = (scope, f"{name}#{index}")
         found.append(fault_filter(fault, at, f"{path}.faults[{index}]", context))
-    return found + action_filters(route, path, context.errors)
-
-
-def _retry(policy: RetryPolicy, path: str, errors: list[ConfigError]) -> RetryPlan:
-    statuses: set[int] = set()
-    for condition in policy.on:
-        statuses |= _CONDITIONS.get(condition, frozenset())
-    if "retriable-status-codes" in policy.on:
-        statuses |= set(policy.status_codes)
-        if not policy.status_codes:
-            errors.append(ConfigError(f"{path}.on", "retriable-status-codes needs status_codes"))
-    return RetryPlan(
-        policy.attempts,
-        on_connect="connect-failure" in policy.on or "5xx" in policy.on,
-        on_reset="reset" in policy.on or "5xx" in policy.on,
-        on_status=frozenset(statuses),
-        on_grpc=frozenset(STATUSES[c] for c in policy.on if c in STATUSES),
-        backoff=policy.backoff,
-        backoff_max=policy.backoff_max,
-    )
+    return [*found, *action_filters(route, path, context.errors), *retry_filters(route.retry)]
 
 
 def _check_hosts(hosts: tuple[str, ...], path: str, errors: list[ConfigError]) -> None:

@@ -18,12 +18,11 @@ from sidecar.core.api import Answer, Wait
 from sidecar.core.grpc import Call, is_grpc
 from sidecar.core.grpc_web import WEB, GrpcWeb
 from sidecar.core.heads import request_edits
-from sidecar.core.plan import IDEMPOTENT, ClusterPlan, RoutePlan
+from sidecar.core.plan import ClusterPlan, RoutePlan
 from sidecar.core.replies import answer_with, reply_for
+from sidecar.core.retry import back_off, has_another, tell_attempt, wait_after
 from sidecar.core.timers import NEVER
 from sidecar.errors import OverloadError, UpstreamError
-from sidecar.traffic.backoff import full_jitter
-from sidecar.traffic.budget import may_retry
 
 if TYPE_CHECKING:
     from sidecar.core.api import Verdict
@@ -326,11 +325,7 @@ class Exchange:
         if endpoint.watchers and (self.grpc is None or self.grpc.withheld is None):
             for watcher in endpoint.watchers:
                 watcher.answered(self, head, now)
-        if head.status in route.retry.on_status and self._may_retry(idempotent=True):
-            if end and self.client is not None:
-                self.client.release()
-                self.client = None
-            self._again(UpstreamError("retries-exhausted", f"status {head.status}", sent=True))
+        if head.status in route.retry.on_status and self._is_retried(head, end=end):
             return
         if self.grpc is not None:
             if self.grpc.keeps_back(self, head, body, end=end):
@@ -445,16 +440,33 @@ class Exchange:
             deadline = NEVER if self.grpc is None else self.grpc.deadline
             self.route_deadline = min(deadline, since + timeout)
 
-    def retry_grpc(self, status: bytes) -> bool:
+    def _is_retried(self, head: ResponseHead, *, end: bool) -> bool:
+        """Try again if the policy asks for it after such a response; say whether."""
+        assert self.route is not None
+        if not self.route.retry.asks_for(head) or not has_another(self, idempotent=True):
+            return False
+        wait = wait_after(self, head)
+        if wait is None:
+            return False
+        if end and self.client is not None:
+            self.client.release()
+            self.client = None
+        self._again(UpstreamError("retries-exhausted", f"status {head.status}", sent=True), wait)
+        return True
+
+    def retry_grpc(self, status: bytes, said: Fields) -> bool:
         """Try again if the policy names this `grpc-status`; say whether."""
         assert self.route is not None
-        if status not in self.route.retry.on_grpc or not self._may_retry(idempotent=False):
+        if status not in self.route.retry.on_grpc or not has_another(self, idempotent=False):
+            return False
+        wait = wait_after(self, said)
+        if wait is None:
             return False
         client, self.client = self.client, None
         assert client is not None  # whose response it is
         client.release()
         detail = f"grpc-status {status.decode('latin-1')}"
-        self._again(UpstreamError("retries-exhausted", detail, sent=True))
+        self._again(UpstreamError("retries-exhausted", detail, sent=True), wait)
         return True
 
     def _arm(self) -> None:
@@ -516,45 +528,27 @@ class Exchange:
         if error.code == "reused-closed":
             # RFC 9112 §9.3.1: an idle connection may close as we write; only what is idempotent
             # may be sent again, since the endpoint may have read it (istio issue 50506).
-            if self._may_retry(idempotent=True, always=True):
+            if has_another(self, idempotent=True, always=True):
                 self.fresh = True
                 self._again(error)
                 return
             error = UpstreamError("upstream-closed", error.detail, sent=True)
         elif error.code == "upstream-refused":
             # The endpoint says that it has not looked at it (RFC 9113 §8.7): safe for any method.
-            if self._may_retry(idempotent=False, always=True):
-                self._again(error, at_once=True)
-                return
-        elif not error.sent:
-            if retry.on_connect and self._may_retry(idempotent=False):
+            if has_another(self, idempotent=False, always=True):
                 self._again(error)
                 return
-        elif retry.on_reset and self._may_retry(idempotent=True):
-            self._again(error)
+        elif not error.sent:
+            if retry.on_connect and has_another(self, idempotent=False):
+                self._again(error, back_off(self))
+                return
+        elif retry.on_reset and has_another(self, idempotent=True):
+            self._again(error, back_off(self))
             return
         self.fail(error.code, error.detail)
 
-    def _may_retry(self, *, idempotent: bool, always: bool = False) -> bool:
-        """Say whether another attempt is allowed; `always` leaves attempts and budget aside once."""
-        route, cluster = self.route, self.cluster
-        assert route is not None
-        assert cluster is not None
-        if self.held is None or (idempotent and self.head.method not in IDEMPOTENT):
-            return False
-        if self.head.upgrade is not None and idempotent:
-            return False
-        if always and not self.fresh and self.attempts < 10:
-            return True
-        if self.attempts >= route.retry.attempts:
-            return False
-        state = cluster.state
-        return self.retrying or may_retry(
-            state.retries, state.requests, cluster.max_retries, cluster.retry_budget
-        )
-
-    def _again(self, error: UpstreamError, *, at_once: bool = False) -> None:
-        """Try once more, after a back-off unless the connection alone was to blame."""
+    def _again(self, error: UpstreamError, wait: float | None = None) -> None:
+        """Try once more, after `wait` seconds; None: within this call."""
         cluster, endpoint, route = self.cluster, self.endpoint, self.route
         assert cluster is not None
         assert route is not None
@@ -572,12 +566,11 @@ class Exchange:
         if self.grpc is not None:
             self.grpc.forget()
         self.step(CONNECTING)
-        if self.fresh or at_once:
+        if route.retry.counts:
+            tell_attempt(self, self.attempts + 1)
+        if wait is None:
             self._attempt()
             return
-        wait = full_jitter(
-            self.attempts, route.retry.backoff, route.retry.backoff_max, self.engine.draw()
-        )
         self.retry_at = self.engine.now() + wait
         self.try_deadline = NEVER
         self.detail = error.detail

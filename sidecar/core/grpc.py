@@ -65,7 +65,7 @@ class Call:
         if not exchange.route.retry.on_grpc or body or self.withheld is not None:
             return False
         if self.status:
-            return exchange.retry_grpc(self.status)
+            return exchange.retry_grpc(self.status, head)
         if end:
             return False
         self.withheld = head
@@ -83,7 +83,7 @@ class Call:
         if trailers is not None:
             self.status = trailers.get(b"grpc-status") or self.status
         if self.withheld is not None:
-            if exchange.retry_grpc(self.status):
+            if exchange.retry_grpc(self.status, trailers or self.withheld):
                 return True
             self.let_go(exchange)
         return False

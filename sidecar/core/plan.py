@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from sidecar.core.api import Balancer, Draw, HttpFilter, NetworkFilter, Sink
 from sidecar.core.book import HTTP1, HTTP2, ClusterState, Endpoint
+from sidecar.core.retry import RetryPlan
 from sidecar.wire.fields import RequestHead
 from sidecar.wire.http1_head import HeadReader
 from sidecar.wire.http2 import Link
@@ -35,8 +36,6 @@ PROTOCOL_HTTP1, PROTOCOL_HTTP2, PROTOCOL_AUTO, PROTOCOL_SAME = range(4)
 
 Codec = Callable[..., Http2Link]
 """Makes one end of an HTTP/2 connection: `Link`, unless the config chooses another."""
-
-IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
 
 
 class Dialled(Protocol):
@@ -159,40 +158,6 @@ class ClusterPlan:
             # Not every HTTP/2 peer takes an upgrade (RFC 8441); every HTTP/1.1 peer may.
             return HTTP2 if head.upgrade is None else HTTP1
         return protocol
-
-
-@final
-class RetryPlan:
-    """When an attempt may be followed by another."""
-
-    __slots__ = (
-        "attempts",
-        "backoff",
-        "backoff_max",
-        "on_connect",
-        "on_grpc",
-        "on_reset",
-        "on_status",
-    )
-
-    def __init__(
-        self,
-        attempts: int = 3,
-        *,
-        on_connect: bool = True,
-        on_reset: bool = False,
-        on_status: frozenset[int] = frozenset(),
-        on_grpc: frozenset[bytes] = frozenset(),
-        backoff: float = 0.025,
-        backoff_max: float = 0.25,
-    ) -> None:
-        self.attempts: Final = attempts
-        self.on_connect: Final = on_connect
-        self.on_reset: Final = on_reset
-        self.on_status: Final = on_status
-        self.on_grpc: Final = on_grpc  # values of grpc-status
-        self.backoff: Final = backoff
-        self.backoff_max: Final = backoff_max
 
 
 @final

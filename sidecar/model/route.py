@@ -1,15 +1,16 @@
 """Which request goes where, how long it may take and how often it is tried."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
 from sidecar.model.action import Cors, HeaderEdit, Redirect, Respond, Rewrite
 from sidecar.model.balancing import HashPolicy
-from sidecar.model.base import Duration, Model, Size, Status
+from sidecar.model.base import Duration, Model, Size
 from sidecar.model.fault import Fault
 from sidecar.model.match import RouteMatch
 from sidecar.model.quota import RateLimit
+from sidecar.model.retry import RetryPolicy
 
 
 class WeightedCluster(Model, frozen=True, kw_only=True):
@@ -23,48 +24,6 @@ class WeightedCluster(Model, frozen=True, kw_only=True):
 
     subset: dict[str, str] = {}
     """Labels that an endpoint must have; see the route's."""
-
-
-RetryCondition = Literal[
-    "connect-failure",
-    "reset",
-    "gateway-error",
-    "5xx",
-    "retriable-4xx",
-    "retriable-status-codes",
-    "cancelled",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-    "unavailable",
-]
-
-
-class RetryPolicy(Model, frozen=True, kw_only=True):
-    """How often, and for what, one exchange may be tried again (Envoy: RetryPolicy)."""
-
-    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
-    """Tries in all, the first included; 1 means never retry."""
-
-    on: tuple[RetryCondition, ...] = ("connect-failure",)
-    """What is tried again. `connect-failure`: no connection came about. `reset`: the endpoint closed before any
-    response. `gateway-error`: 502, 503 or 504. `5xx`: any 5xx, or a reset. `retriable-4xx`: 409. `retriable-status-codes`:
-    those in `status_codes`. All these but `connect-failure` hold for idempotent methods only. `cancelled`,
-    `deadline-exceeded`, `internal`, `resource-exhausted`, `unavailable`: a gRPC call that ends with this status before
-    any message has gone back. A reused connection that died before any response is always tried again for idempotent
-    methods, and never for others; a request that the endpoint refused unseen is always tried elsewhere."""
-
-    status_codes: tuple[Status, ...] = ()
-    """Response codes for `retriable-status-codes`."""
-
-    per_try_timeout: Duration | None = None
-    """Seconds for one try, from pick to response head. None: only the route's timeout counts."""
-
-    backoff: Duration = 0.025
-    """Base of the full-jitter back-off between tries: the n-th wait is random between 0 and base * 2**n."""
-
-    backoff_max: Duration = 0.25
-    """The longest wait between tries."""
 
 
 class Route(Model, frozen=True, kw_only=True):

@@ -30,7 +30,8 @@ from sidecar.model.health import (
 from sidecar.model.identity import Workload
 from sidecar.model.listener import InboundListener, OutboundListener
 from sidecar.model.match import RouteMatch, StringMatch
-from sidecar.model.route import RetryPolicy, Route, WeightedCluster
+from sidecar.model.retry import RetryPolicy
+from sidecar.model.route import Route, WeightedCluster
 from sidecar.model.snapshot import Snapshot
 
 PLACE = Endpoint(address="127.0.0.1:8080")
@@ -312,6 +313,33 @@ WRONG = {
         "outbound[0].routes[0].retry.on",
         "retriable-status-codes needs status_codes",
     ),
+    "status codes that nobody looks at": (
+        routed(Route(cluster=TO, retry=RetryPolicy(on=("reset",), status_codes=(429,)))),
+        "outbound[0].routes[0].retry.status_codes",
+        "needs retriable-status-codes in `on`",
+    ),
+    "no retriable headers": (
+        routed(Route(cluster=TO, retry=RetryPolicy(on=("retriable-headers",)))),
+        "outbound[0].routes[0].retry.on",
+        "retriable-headers needs retriable_headers",
+    ),
+    "a retriable header that cannot be": (
+        routed(
+            Route(
+                cluster=TO,
+                retry=RetryPolicy(
+                    on=("retriable-headers",), retriable_headers={"a b": StringMatch(exact="1")}
+                ),
+            )
+        ),
+        "outbound[0].routes[0].retry.retriable_headers.a b",
+        "no field can be called 'a b'",
+    ),
+    "an idempotency key that cannot be": (
+        routed(Route(cluster=TO, retry=RetryPolicy(idempotency_key=":path"))),
+        "outbound[0].routes[0].retry.idempotency_key",
+        "no field can be called ':path'",
+    ),
     "no kind to hash by": (
         hashed(HashPolicy()),
         "outbound[0].routes[0].hash_policy[0]",
@@ -519,14 +547,23 @@ def test_a_plan_that_is_only_looked_at_dials_nobody() -> None:
 @pytest.mark.parametrize(
     ("policy", "connect", "reset", "statuses"),
     [
-        (RetryPolicy(), True, False, set()),
+        (RetryPolicy(), True, True, {502, 503, 504}),
         (RetryPolicy(on=()), False, False, set()),
-        (RetryPolicy(on=("reset",)), False, True, set()),
-        (RetryPolicy(on=("gateway-error",)), False, False, {502, 503, 504}),
+        (RetryPolicy(on=("connect-failure",)), True, False, set()),
+        (RetryPolicy(on=("reset-before-request",)), True, False, set()),
+        (RetryPolicy(on=("refused-stream",)), False, False, set()),
+        (RetryPolicy(on=("reset",)), True, True, set()),
+        (RetryPolicy(on=("gateway-error",)), True, True, {502, 503, 504}),
+        (RetryPolicy(on=("envoy-ratelimited",)), False, False, set(range(200, 600))),
+        (
+            RetryPolicy(on=("retriable-headers",), retriable_headers={"x": StringMatch(exact="1")}),
+            False,
+            False,
+            set(range(200, 600)),
+        ),
         (RetryPolicy(on=("5xx",)), True, True, set(range(500, 600))),
         (RetryPolicy(on=("retriable-4xx",)), False, False, {409}),
         (RetryPolicy(on=("retriable-status-codes",), status_codes=(429,)), False, False, {429}),
-        (RetryPolicy(on=("reset",), status_codes=(429,)), False, True, set()),
     ],
 )
 def test_a_retry_policy_becomes_what_is_looked_at(

@@ -352,10 +352,14 @@ def tree(
     clusters: list[dict[str, Any]] | None = None,
     certificates: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return a config of one listener with one route to cluster `app`; the parts add to it."""
+    """Return a config of one listener with one route to cluster `app`; the parts add to it.
+
+    Unless `retry` says otherwise, only what could not connect is tried again: one attempt shows most.
+    """
+    retry = {"on": ["connect-failure"], **(retry or {})}
     one: dict[str, Any] = {
         "protocol": protocol,
-        "routes": [{"name": "all", "cluster": "app", "retry": retry or {}, **(route or {})}],
+        "routes": [{"name": "all", "cluster": "app", "retry": retry, **(route or {})}],
         **({"address": "127.0.0.1:15006", "mtls": "off"} if role == "inbound" else {}),
         **(listener or {}),
     }

@@ -69,7 +69,7 @@ def _size(harness: Harness) -> tuple[int, str]:
 
 
 def test_who_asks_for_other_retries_only_gets_no_retry_of_a_connect(make: Make) -> None:
-    harness = make(retry={"on": ["reset"]})
+    harness = make(retry={"on": ["retriable-4xx"]})
     caller = harness.open(GET)
     harness.fail()
     assert status_of(caller.take()) == 503

@@ -1,0 +1,124 @@
+"""What callers see of endpoints that fail, are slow or ask for time: over real sockets."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stand import Sidecar, Upstream, free_port, read_head, read_response, talk, wait_for
+
+GET = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: app\r\nContent-Length: 0\r\n\r\n"
+KEYED = POST.replace(b"\r\n\r\n", b"\r\nIdempotency-Key: 1\r\n\r\n")
+
+Answer = Callable[[bytes], bytes | None]
+"""What to answer to a request's head; None: close without a word."""
+
+
+def answered(text: bytes, status: bytes = b"200 OK", *lines: bytes) -> bytes:
+    fields = (b"Content-Length: %d" % len(text), *lines)
+    return b"HTTP/1.1 " + status + b"\r\n" + b"".join(f + b"\r\n" for f in fields) + b"\r\n" + text
+
+
+class App:
+    """An upstream that answers as the test has it, and remembers what it was asked."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.heads: list[bytes] = []
+        self.upstream = Upstream(self._serve)
+        self.address = f"127.0.0.1:{self.upstream.port}"
+
+    def _serve(self, connection: socket.socket, number: int) -> None:
+        data = b""
+        while True:
+            head, data = read_head(connection, data)
+            self.heads.append(head)
+            answer = self.answer(head)
+            if answer is None:
+                return
+            connection.sendall(answer)
+
+
+class Rig:
+    """Apps, and sidecars in front of them."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.apps: list[App] = []
+        self.sidecars: list[Sidecar] = []
+
+    def app(self, answer: Answer) -> App:
+        self.apps.append(App(answer))
+        return self.apps[-1]
+
+    def start(self, cluster: str = "", route: str = "") -> int:
+        """Start a sidecar before all apps, with more of its cluster and its route; its port."""
+        port = free_port()
+        endpoints = ", ".join(f'"{app.address}"' for app in self.apps)
+        directory = self._directory / str(port)
+        directory.mkdir()
+        self.sidecars.append(
+            Sidecar(
+                directory,
+                "workload: web\n"
+                f'outbound: [{{address: "127.0.0.1:{port}", routes: [{{cluster: app{route}}}]}}]\n'
+                f"clusters: [{{name: app, endpoints: [{endpoints}]{cluster}}}]\n",
+            )
+        )
+        return port
+
+    def close(self) -> None:
+        for sidecar in self.sidecars:
+            assert sidecar.stop() == 0
+            assert "msg=bug" not in sidecar.log.read_text()
+        for app in self.apps:
+            app.upstream.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    made = Rig(tmp_path)
+    yield made
+    made.close()
+
+
+def ask(port: int, request: bytes = GET) -> tuple[int, bytes]:
+    """Return status and body of one answer."""
+    with talk(port, request) as sock:
+        head, body, _ = read_response(sock)
+    return int(head.split(b" ")[1]), body
+
+
+def test_without_a_word_in_the_config_failures_of_one_endpoint_stay_unseen(rig: Rig) -> None:
+    good = rig.app(lambda head: answered(b"good"))
+    rig.app(lambda head: answered(b"", b"503 Busy"))
+    rig.app(lambda head: None)
+    port = rig.start(", balancer: round_robin, outlier_detection: {enabled: false}")
+    assert [ask(port) for _ in range(12)] == [(200, b"good")] * 12
+    assert len(good.heads) == 12
+    posts = {ask(port, POST)[0] for _ in range(6)}
+    assert posts == {200, 502, 503}
+    assert {ask(port, KEYED)[0] for _ in range(6)} == {200}
+
+
+def test_an_endpoint_that_asks_for_a_second_is_given_it_and_told_which_try_it_is(rig: Rig) -> None:
+    times: list[float] = []
+
+    def busy_at_first(head: bytes) -> bytes:
+        times.append(time.monotonic())
+        if len(times) == 1:
+            return answered(b"", b"503 Busy", b"Retry-After: 1")
+        return answered(b"at last")
+
+    app = rig.app(busy_at_first)
+    port = rig.start("", ", retry: {attempt_count: true}")
+    assert ask(port) == (200, b"at last")
+    assert times[1] - times[0] >= 1
+    assert b"x-envoy-attempt-count: 1\r\n" in app.heads[0]
+    assert b"x-envoy-attempt-count: 2\r\n" in app.heads[1]
+    sidecar = rig.sidecars[0]
+    assert "sidecar_retries_total 1.0" in sidecar.get("/metrics")[1]
+    wait_for(lambda: "attempts=2" in sidecar.log.read_text())
