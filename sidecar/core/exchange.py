@@ -45,6 +45,10 @@ STEPS: Final = (
     0,  # DONE
 )
 
+# What an exchange whose response is whole still waits for.
+REQUEST: Final = 1  # the end of the request
+HELD: Final = 2  # a response that goes to the caller later than it came: see `core/late.py`
+
 HOLD_LIMIT: Final = 65536  # octets of body held while no connection is there, before reading stops
 
 
@@ -76,8 +80,8 @@ class Exchange:
         "held_size",
         "listener",
         "moved",
+        "owed",
         "place",
-        "request_done",
         "request_id",
         "reset_code",
         "response_done",
@@ -131,7 +135,7 @@ class Exchange:
         self.held: list[bytes] | None = []  # the body so far, for the next attempt; None: let go
         self.held_size = 0
         self.trailers: Fields | None = None  # of the request
-        self.request_done = False
+        self.owed = REQUEST
         self.response_done = False
         self.status = 0
         self.flag = ""
@@ -165,7 +169,8 @@ class Exchange:
     def begin(self, body: bytes, *, end: bool) -> None:
         """Start: the head is there, and maybe some of the body, and maybe all of it."""
         head = self.head
-        self.request_done = end
+        if end:
+            self.owed = 0
         self.bytes_in = len(body)
         if b"content-type" in head.found:
             body = self._begin_grpc(body)
@@ -221,7 +226,7 @@ class Exchange:
         route = self.route
         assert route is not None
         self.cluster = route.pick(self.engine.draw)
-        if self.request_done:
+        if not self.owed:
             self._limit(now)
         state = self.cluster.state
         if state.requests >= self.cluster.max_requests:
@@ -252,14 +257,14 @@ class Exchange:
 
     def request_end(self, trailers: Fields | None) -> None:
         """The request is whole."""
-        self.request_done = True
+        self.owed &= ~REQUEST
         self.trailers = trailers
         if self.cluster is not None and self.status == 0:
             self._limit(self.engine.now())
             self._arm()
         if self.client is not None and self.state == STREAMING:
             self.client.finish(trailers)
-            if self.response_done:
+            if self.response_done and not self.owed:
                 self._complete()
 
     def downstream_lost(self, code: str = "downstream-closed", detail: str = "") -> None:
@@ -283,8 +288,34 @@ class Exchange:
         """It has caught up."""
         self.full = False
         self.moved = self.engine.now()
-        if self.client is not None:
+        if self.client is not None and not self.owed & HELD:
             self.client.resume()
+
+    def held_back(self) -> None:
+        """Some of the response waits on its way to the caller: read no more, do not end with it."""
+        if not self.owed & HELD:
+            self.owed |= HELD
+            self._begun()
+        if self.client is not None:
+            self.client.pause()
+
+    def delivered(self) -> None:
+        """It waits no more."""
+        self.owed &= ~HELD
+        self.moved = self.engine.now()
+        if not self.response_done:
+            if self.client is not None and not self.full:
+                self.client.resume()
+        elif self.client is None:  # the connection was given back when the response had come
+            self._finish()
+        elif not self.owed:
+            self._complete()
+
+    def take_back(self, answer: Answer) -> None:
+        """Answer this in place of a response whose head has not gone out."""
+        self._drop_client()
+        self.status = 0
+        self.answer(answer)
 
     # The endpoint's side says:
 
@@ -302,7 +333,7 @@ class Exchange:
             self.downstream.resume()  # first: the body may fill the connection, and pause it again
         if self.grpc is not None:
             self.grpc.pass_on(self.head, self.sent_at)
-        client.request(self, body, end=self.request_done)
+        client.request(self, body, end=not self.owed)
         if self.full and self.client is client:
             client.pause()  # what came before, of another attempt, has filled the caller
 
@@ -339,12 +370,10 @@ class Exchange:
             stop.on_response(self, head)
         self.status = head.status  # from here on there is no other answer
         if not end:
-            self.route_deadline = NEVER if self.grpc is None else self.grpc.deadline
-            self.try_deadline = NEVER
-            self._arm()
+            self._begun()
         self.response_done = end
         if head.status == 101:
-            self.request_done = False  # what comes now from the caller is the tunnel's
+            self.owed |= REQUEST  # what comes now from the caller is the tunnel's
         self.downstream.respond(head, body, end=end)
         if end:
             self._response_over()
@@ -376,7 +405,7 @@ class Exchange:
         """The endpoint of a tunnel has said all; it may still be spoken to."""
         self.response_done = True
         self.downstream.finish(None)
-        if self.request_done:
+        if not self.owed:
             self._complete()
 
     def upstream_lost(self, error: UpstreamError) -> None:
@@ -468,6 +497,12 @@ class Exchange:
         detail = f"grpc-status {status.decode('latin-1')}"
         self._again(UpstreamError("retries-exhausted", detail, sent=True), wait)
         return True
+
+    def _begun(self) -> None:
+        """The response's head is there: from now on only its own deadline and silence count."""
+        self.route_deadline = NEVER if self.grpc is None else self.grpc.deadline
+        self.try_deadline = NEVER
+        self._arm()
 
     def _arm(self) -> None:
         idle = 0.0 if self.state == WAITING else self.listener.stream_idle_timeout
@@ -593,12 +628,17 @@ class Exchange:
 
     def _response_over(self) -> None:
         """The response is whole; the exchange is, once the request is as well."""
-        if self.request_done:
+        if not self.owed:
             self._complete()
-            return
-        # An early answer: the endpoint wants no more of the body, so its connection is spent.
-        self._drop_client()
-        self._finish()
+        elif self.owed == HELD:
+            client, self.client = self.client, None
+            assert client is not None
+            client.release()  # `delivered` is the end
+        else:
+            # An early answer: the endpoint wants no more of the body, so its connection is spent.
+            self._drop_client()
+            if not self.owed & HELD:
+                self._finish()
 
     def _complete(self) -> None:
         client, self.client = self.client, None

@@ -28,27 +28,27 @@ class Asked:
     def __init__(self, transport: FakeTransport, method: bytes, peer: Peer | None) -> None:
         self.transport: Final = transport
         self._method: Final = method
-        self._peer: Final = peer
+        self.peer: Final = peer
 
     @property
     def is_answered(self) -> bool:
         """Something has come that is an answer, or the beginning of one."""
-        return bool(self.transport.got if self._peer is None else self._peer[1].heads)
+        return bool(self.transport.got if self.peer is None else self.peer[1].heads)
 
     @property
     def is_reset(self) -> bool:
         """The stream was (HTTP/2 only)."""
-        assert self._peer is not None
-        return self._peer[1].reset != ""
+        assert self.peer is not None
+        return self.peer[1].reset != ""
 
     def answer(self) -> Seen:
         """Return the answer, which must be there and whole."""
-        if self._peer is None:
+        if self.peer is None:
             message = read_response(self.transport.take(), self._method)
             assert isinstance(message, Message), message
             (status,) = message.start
             return Seen(status, _joined((n.lower(), v) for n, v in message.fields), message.body)
-        got = self._peer[1]
+        got = self.peer[1]
         assert got.ended
         ((_, *fields),) = got.heads
         return Seen(got.status, _joined(fields), got.data)
