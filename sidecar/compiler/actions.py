@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from sidecar.compiler.fields import compile_pattern, text_test
+from sidecar.compiler.fields import text_test
+from sidecar.compiler.patterns import compile_pattern
 from sidecar.core.api import HttpFilter
 from sidecar.core.format import Value, parse
 from sidecar.errors import ConfigError

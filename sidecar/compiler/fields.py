@@ -3,9 +3,10 @@
 import random
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 from urllib.parse import unquote_plus
 
+from sidecar.compiler.patterns import PathTest, compile_pattern, path_test
 from sidecar.core.api import Draw
 from sidecar.core.plan import Condition
 from sidecar.core.types import Caller
@@ -17,10 +18,6 @@ Text = Callable[[bytes | None], bool]
 
 # RFC 9110 §5.1; HTTP/2 names the authority like a field, and so may a match.
 _NAME: Final = re.compile(r":authority|[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_PATH_KINDS: Final = ("path", "prefix", "regex", "template")
-_SEGMENT: Final = re.compile(
-    r"(?P<many>\*\*|\{[a-z_][a-z0-9_]*=\*\*\})|(?P<one>\*|\{[a-z_][a-z0-9_]*(?:=\*)?\})|[^*{}]*"
-)
 _KINDS: Final = ("exact", "prefix", "suffix", "regex", "present")
 
 
@@ -65,27 +62,14 @@ def _methods(match: RouteMatch, path: str, errors: list[ConfigError]) -> list[Co
 
 
 def _target(match: RouteMatch, path: str, errors: list[ConfigError]) -> list[Condition]:
-    kinds = [k for k in _PATH_KINDS if getattr(match, k) is not None]
-    if len(kinds) > 1:
-        errors.append(ConfigError(path, f"expected one of {', '.join(_PATH_KINDS)}; got {kinds}"))
-    for kind in ("path", "prefix", "template"):
-        value = getattr(match, kind)
-        if value is not None and not value.startswith("/"):
-            errors.append(ConfigError(f"{path}.{kind}", f"expected a leading /, got {value!r}"))
-        elif value is not None and ("?" in value or "#" in value):
-            errors.append(
-                ConfigError(f"{path}.{kind}", f"expected a path without query, got {value!r}")
-            )
+    test = path_test(match, path, errors)
+    if test is None:
+        return []
     if match.path is not None:
         return [_path(match.path.encode())]
-    if match.prefix is not None and match.prefix != "/":
+    if match.prefix is not None:
         return [_prefix(match.prefix.rstrip("/").encode())]
-    if match.regex is not None:
-        test = _regex(match.regex, f"{path}.regex", errors)
-        return [lambda head, caller: test(head.path)]
-    if match.template is not None:
-        return [_template(match.template, f"{path}.template", errors)]
-    return []
+    return [_on_path(test)]
 
 
 def is_field_name(text: str) -> bool:
@@ -137,30 +121,16 @@ def _regex(pattern: str, path: str, errors: list[ConfigError]) -> Text:
     return lambda value: value is not None and full(value.decode("latin-1")) is not None
 
 
-def compile_pattern(pattern: str, path: str, errors: list[ConfigError]) -> Any:
-    """Return a user's pattern compiled by RE2, or None after an error.
-
-    The dialect works on characters; Latin-1 makes each octet one, so any octet can be matched.
-    """
-    import re2  # noqa: PLC0415 - 5 MB that only a worker with patterns should load
-
-    options = re2.Options()
-    options.log_errors = False
-    try:
-        return re2.compile(pattern, options)
-    except re2.error as error:
-        text = error.args[0] if error.args else "not understood"
-        detail = text.decode() if isinstance(text, bytes) else str(text)
-        errors.append(ConfigError(path, f"bad pattern {pattern!r}: {detail}"))
-        return None
-
-
 def _method(methods: frozenset[bytes]) -> Condition:
     return lambda head, caller: head.method in methods
 
 
 def _path(path: bytes) -> Condition:
     return lambda head, caller: head.path == path
+
+
+def _on_path(test: PathTest) -> Condition:
+    return lambda head, caller: test(head.path)
 
 
 def _prefix(prefix: bytes) -> Condition:
@@ -173,27 +143,6 @@ def _prefix(prefix: bytes) -> Condition:
         return target.startswith(prefix) and target[size : size + 1] in ends
 
     return holds
-
-
-def _template(template: str, path: str, errors: list[ConfigError]) -> Condition:
-    """Segments between slashes; possessive, so that no path can make it slow."""
-    segments = template.split("/")[1:]
-    parts = []
-    for index, segment in enumerate(segments):
-        kind = _SEGMENT.fullmatch(segment)
-        if kind is None:
-            detail = (
-                f"expected a word, *, {{name}}, ** or {{name=**}} between slashes, got {segment!r}"
-            )
-            errors.append(ConfigError(path, detail))
-        elif kind["many"]:
-            if index < len(segments) - 1:
-                errors.append(ConfigError(path, f"{segment} stands for the rest: put it last"))
-            parts.append("(?:/.*+)?+")
-        else:
-            parts.append("/[^/]++" if kind["one"] else f"/{re.escape(segment)}")
-    full = re.compile("".join(parts).encode(), re.DOTALL).fullmatch
-    return lambda head, caller: full(head.path) is not None
 
 
 def _cookie(name: bytes, test: Text) -> Condition:

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from sidecar.compiler.access import Access, access_filters, fields_of, session_filters
+from sidecar.compiler.authorization import Ground
 from sidecar.compiler.context import Context
 from sidecar.compiler.fields import names
 from sidecar.compiler.http2 import http2_plan
@@ -26,7 +28,7 @@ _HTTP_MATCHES: Final = frozenset(RouteMatch.__struct_fields__) - {"hosts", "sni"
 _PLAIN: Final = Route()
 _HTTP_ACTIONS: Final = (
     "redirect", "respond", "rewrite", "request_headers", "response_headers", "cors",
-    "faults", "rate_limits",
+    "faults", "rate_limits", "authorization",
 )  # fmt: skip
 APP: Final = "app|"  # begins the names of the clusters that `app` is short for
 
@@ -52,7 +54,7 @@ def compile_inbound(
     """Return the plan of an inbound listener."""
     errors = context.errors
     for index, identity in enumerate(listener.allow):
-        if not is_spiffe_id(identity):
+        if not is_spiffe_id(f"{identity[:-1]}x" if identity.endswith("/*") else identity):
             errors.append(ConfigError(f"{path}.allow[{index}]", f"no SPIFFE ID: {identity!r}"))
     if listener.mtls == "off" and listener.allow:
         errors.append(ConfigError(f"{path}.allow", "needs mtls: without it nobody has an identity"))
@@ -91,12 +93,14 @@ def compile_outbound(
     return _compile(listener, path, OUTBOUND, listener.address, context, None)
 
 
-def make_server_tls(secret: Secret | None, errors: list[ConfigError]) -> ServerTls | None:
+def make_server_tls(
+    secret: Secret | None, errors: list[ConfigError], *, notes_names: bool = False
+) -> ServerTls | None:
     """Return the server side of mTLS, or None without key material."""
     if secret is None:
         return None
     try:
-        return server_tls(secret.certificate, secret.key, secret.roots)
+        return server_tls(secret.certificate, secret.key, secret.roots, notes_names=notes_names)
     except IdentityError as error:
         errors.append(ConfigError("certificates", error.detail))
         return None
@@ -112,6 +116,7 @@ def _compile(
     app: str = "",
 ) -> ListenerPlan:
     errors = context.errors
+    guards = (guard,) if guard is not None else ()
     routes = listener.routes
     if app:
         routes = (Route(name="app", cluster=app),)
@@ -124,21 +129,29 @@ def _compile(
         errors.append(ConfigError(path, f"goes nowhere: expected {expected}"))
     if listener.protocol == "tcp":
         _check_tcp(routes, path, errors)
+    ground = Ground(
+        listener.ambiguous_paths,
+        isinstance(listener, InboundListener) and listener.mtls != "off",
+        listener.protocol == "tcp",
+    )
+    access = Access(ground, access_filters(listener, path, ground, errors))
     table = compile_routes(
         routes,
         f"{path}.routes" if listener.routes else path,
         context,
-        (guard,) if guard is not None else (),
+        guards,
         OUTBOUND_TIMEOUT if role == OUTBOUND else 0.0,
         scope=address,
         retries=OUTBOUND_RETRIES if role == OUTBOUND else INBOUND_RETRIES,
         is_short=not listener.routes,
+        access=access,
     )
     wanted = {name for route in routes for name in names(route.match)}
+    wanted |= fields_of(listener, routes)
     reader = HeadReader(wanted, listener.max_head_size, listener.max_fields)
     name = listener.name or f"{role}|{address}"
     plan = ListenerPlan(name, role, listener.protocol, table, reader)
-    plan.network_filters = (guard,) if guard is not None else ()
+    plan.network_filters = (*guards, *session_filters(listener, access))
     plan.sni_routed = listener.protocol == "tcp" and any(r.match.sni for r in routes)
     plan.accept_proxy_protocol = listener.accept_proxy_protocol
     plan.detect_timeout = listener.detect_timeout

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Final
 
+from sidecar.compiler.access import OPEN, Access, access_filters, path_guards
 from sidecar.compiler.actions import action_filters, cors_filter
 from sidecar.compiler.affinity import hash_policy
 from sidecar.compiler.context import Context
@@ -29,8 +30,11 @@ def compile_routes(
     scope: str = "",
     retries: tuple[str, ...] = INBOUND_RETRIES,
     is_short: bool = False,
+    access: Access = OPEN,
 ) -> RouteTable:
     """Return the table of `routes`; `filters` are asked before those of each route.
+
+    `access`: the listener's policy comes behind CORS, since a preflight has nothing to show for itself.
 
     `scope` is the listener: what is remembered across pushes is told apart by it and the route's name.
     `retries` is what is tried again where a route does not say.
@@ -41,6 +45,7 @@ def compile_routes(
     entries = []
     names: set[str] = set()
     last = len(routes) - 1  # the last route that is reached
+    guards = path_guards(routes, access.ground)
     for index, route in enumerate(routes):
         where = path if is_short else f"{path}[{index}]"
         if route.name and route.name in names:
@@ -57,10 +62,13 @@ def compile_routes(
         hash_keys, cookies = hash_policy(route, where, shares, errors)
         timeout = default_timeout if route.timeout is None else route.timeout
         name = route.name or f"routes[{index}]"
+        policy = (*access.filters, *access_filters(route, where, access.ground, errors))
+        stops = _filters(route, (scope, name), where, context, policy)
+        guard = guards[index]
         plan = RoutePlan(
             name,
             shares,
-            filters=(*filters, *cookies, *_filters(route, (scope, name), where, context)),
+            filters=(*filters, *([guard] if guard is not None else ()), *cookies, *stops),
             hash_policy=hash_keys,
             retry=retry_plan(route.retry, retries, f"{where}.retry", errors),
             timeout=timeout,
@@ -123,11 +131,18 @@ def _shares(route: Route, path: str, context: Context) -> tuple[tuple[int, Clust
     return tuple(found)
 
 
-def _filters(route: Route, place: tuple[str, str], path: str, context: Context) -> list[HttpFilter]:
-    """Return the route's own filters, in the order in which they are asked."""
+def _filters(
+    route: Route,
+    place: tuple[str, str],
+    path: str,
+    context: Context,
+    policy: tuple[HttpFilter, ...],
+) -> list[HttpFilter]:
+    """Return the route's own filters and `policy`, in the order in which they are asked."""
     found: list[HttpFilter] = []
     if route.cors is not None:
         found.append(cors_filter(route.cors, f"{path}.cors", context.errors))
+    found += policy
     scope, name = place
     for index, limit in enumerate(route.rate_limits):
         at = (scope, f"{name}#{index}")

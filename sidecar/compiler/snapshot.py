@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from sidecar.compiler.access import notes_names
 from sidecar.compiler.clusters import ClusterCompiler
 from sidecar.compiler.context import Context
 from sidecar.compiler.listeners import (
@@ -72,7 +73,7 @@ def compile_snapshot(
         if model.name.startswith(APP):
             plan.service = snapshot.workload.name
     needs_tls = any(listener.mtls != "off" for listener in snapshot.inbound)
-    tls = make_server_tls(secret, errors) if needs_tls else None
+    tls = make_server_tls(secret, errors, notes_names=notes_names(snapshot)) if needs_tls else None
     kept: dict[Hashable, Any] = {}
 
     def keep(key: Hashable, begin: Callable[[], Any]) -> Any:

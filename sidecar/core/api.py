@@ -116,8 +116,8 @@ class NetworkFilter:
 
     __slots__ = ()
 
-    def on_session(self, session: Session) -> str | None:
-        """Return the code of a refusal, or None to let the session through."""
+    def on_session(self, session: Session) -> str | Answer | None:
+        """Return the code of a refusal, or one with its detail; None lets the session through."""
         return None
 
 

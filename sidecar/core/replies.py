@@ -71,6 +71,10 @@ REPLIES: Final[dict[str, Reply]] = {
     "peer-unknown-root": Reply(403, "RBAC", "the peer's certificate is of an unknown root"),
     "peer-certificate-refused": Reply(403, "RBAC", "the peer's certificate was refused"),
     "peer-no-identity": Reply(403, "RBAC", "the peer's certificate names no SPIFFE ID"),
+    # Who may do what.
+    "access-denied": Reply(403, "RBAC", "this is not allowed"),
+    "requests-only": Reply(403, "RBAC", "this port takes HTTP only"),
+    "ambiguous-path": Reply(400, "DPE", "the path can be read in more than one way"),
     # Routing and limits.
     "no-route": Reply(404, "NR", "no route takes this request"),
     "no-endpoint": Reply(503, "UH", "the cluster has no endpoint to send to"),

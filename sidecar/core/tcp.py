@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast, final
 
+from sidecar.core.api import Answer
 from sidecar.core.replies import reply_for
 from sidecar.core.timers import Timer
 from sidecar.errors import UpstreamError
@@ -33,6 +34,7 @@ class Session(asyncio.Protocol):
         "endpoint",
         "engine",
         "eof",
+        "fields",
         "flag",
         "held",
         "listener",
@@ -69,6 +71,7 @@ class Session(asyncio.Protocol):
         self.code = ""
         self.flag = ""
         self.detail = ""
+        self.fields: dict[str, str] | None = None  # what filters add to the access log
         self.started: Final = self.engine.now()
         self.wall: Final = self.engine.wall()
         self.moved = self.started
@@ -84,9 +87,11 @@ class Session(asyncio.Protocol):
         for sink in self.engine.sinks:
             sink.session_opened(self)
         for stop in self.plan.network_filters:
-            code = stop.on_session(self)
-            if code is not None:
-                self.fail(code)
+            refusal = stop.on_session(self)
+            if refusal is not None:
+                if isinstance(refusal, str):
+                    refusal = Answer(refusal)
+                self.fail(refusal.code, refusal.detail)
                 return
         self.route = self.plan.routes.find_name(self.server_name)
         if self.route is None:

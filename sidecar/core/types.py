@@ -86,7 +86,15 @@ class ListenerState:
 class Caller:
     """The downstream end of one connection; `identity` is empty when no certificate was shown."""
 
-    __slots__ = ("certificate_hash", "host", "identity", "local", "port", "secure")
+    __slots__ = (
+        "certificate_hash",
+        "host",
+        "identity",
+        "local",
+        "port",
+        "secure",
+        "server_name",
+    )
 
     def __init__(self, host: str = "", port: int = 0, local: tuple[str, int] = ("", 0)) -> None:
         self.host = host  # empty for a unix socket
@@ -95,6 +103,7 @@ class Caller:
         self.identity = ""
         self.certificate_hash = ""
         self.secure = False
+        self.server_name = ""  # of its TLS hello, in lower case, where somebody asks for it
 
     @property
     def address(self) -> str:

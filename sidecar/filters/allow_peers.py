@@ -20,7 +20,7 @@ class Settings:
     """Who may call."""
 
     peers: tuple[str, ...]
-    """SPIFFE IDs, compared whole. Empty: any identity of `trust_domain`."""
+    """SPIFFE IDs, compared whole, and `spiffe://DOMAIN/*`. Empty: any identity of `trust_domain`."""
 
     trust_domain: str
     """The realm that callers must be of when `peers` is empty."""
@@ -33,11 +33,12 @@ class Settings:
 class AllowPeers(HttpFilter, NetworkFilter):
     """See the module; for requests and for opaque sessions alike."""
 
-    __slots__ = ("_anonymous", "_peers", "_prefix")
+    __slots__ = ("_anonymous", "_peers", "_prefixes")
 
     def __init__(self, settings: Settings) -> None:
-        self._peers: Final = frozenset(settings.peers)
-        self._prefix: Final = f"spiffe://{settings.trust_domain}/"
+        peers = settings.peers or (f"spiffe://{settings.trust_domain}/*",)
+        self._peers: Final = frozenset(peers)
+        self._prefixes: Final = tuple(peer[:-1] for peer in peers if peer.endswith("/*"))
         self._anonymous: Final = settings.anonymous
 
     def on_request(self, exchange: Exchange) -> str | None:
@@ -51,7 +52,7 @@ class AllowPeers(HttpFilter, NetworkFilter):
     def _allows(self, identity: str) -> bool:
         if not identity:
             return self._anonymous
-        return identity in self._peers if self._peers else identity.startswith(self._prefix)
+        return identity in self._peers or identity.startswith(self._prefixes)
 
 
 PLUGIN = Plugin("allow_peers", Settings, AllowPeers)

@@ -32,6 +32,12 @@ def trust_domain(identity: str) -> str:
     return identity[9:].partition("/")[0]
 
 
+def namespace(identity: str) -> str:
+    """Return the name space that an identity names, empty where it names none."""
+    parts = identity[9:].split("/", 3)
+    return parts[2] if len(parts) > 2 and parts[1] == "ns" else ""
+
+
 def workload(identity: str) -> str:
     """Return the service account that an identity names, `unknown` where it names none."""
     _, found, account = identity.partition("/sa/")

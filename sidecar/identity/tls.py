@@ -18,6 +18,12 @@ ALPN: Final = {
 }
 
 
+class NamedTls(ssl.SSLObject):
+    """The server side of one connection, which remembers the name that the caller asked for."""
+
+    asked_name = ""
+
+
 @final
 class ServerTls:
     """How callers are met; `context` demands a certificate of our roots."""
@@ -39,8 +45,10 @@ class ClientTls:
         self.mutual: Final = mutual  # the peer's SPIFFE ID counts, not its host name
 
 
-def server_tls(certificate: bytes, key: bytes, roots: bytes) -> ServerTls:
-    """Return the server side of mTLS, from PEM.
+def server_tls(
+    certificate: bytes, key: bytes, roots: bytes, *, notes_names: bool = False
+) -> ServerTls:
+    """Return the server side of mTLS, from PEM; `notes_names` if somebody asks for server names.
 
     Raises:
         IdentityError: `bad-key-material`.
@@ -49,7 +57,20 @@ def server_tls(certificate: bytes, key: bytes, roots: bytes) -> ServerTls:
     _prepare(context, certificate, key, roots)
     context.verify_mode = ssl.CERT_REQUIRED
     context.set_alpn_protocols(list(ALPN["auto"]))
+    if notes_names:
+        context.sslobject_class = NamedTls
+        context.sni_callback = _note_name
     return ServerTls(context)
+
+
+def asked_name(tls: ssl.SSLObject) -> str:
+    """Return the server name of the caller's hello, in lower case; empty if it was not noted."""
+    return tls.asked_name if isinstance(tls, NamedTls) else ""
+
+
+def _note_name(tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+    assert isinstance(tls, NamedTls)
+    tls.asked_name = (name or "").lower()
 
 
 def mutual_tls(certificate: bytes, key: bytes, roots: bytes) -> ClientTls:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from sidecar.model.authorization import AuthorizationRule
 from sidecar.model.base import Address, Count, Duration, Model, Size
 from sidecar.model.http2 import Http2
 from sidecar.model.route import Route
@@ -59,6 +60,15 @@ class Listener(Model, frozen=True, kw_only=True):
     http2: Http2 = Http2()
     """How HTTP/2 is spoken with callers. It is recognised by ALPN or by its first bytes."""
 
+    authorization: tuple[AuthorizationRule, ...] = ()
+    """Who may do what, on every route and for opaque sessions."""
+
+    ambiguous_paths: Literal["reject", "resolve", "keep"] = "reject"
+    """What becomes of a path that programs are known to read in more than one way (`//`, `/../`, `;`, a backslash, `%2F`,
+    `%5C`, `%3B`, what is encoded twice), where rules or policies of routes look at paths. `reject`: 400. `resolve`: rules see
+    it decoded, cut at `;`, merged and resolved. `keep`: rules see it as it is written. The last two are safe only if the app
+    reads paths that way too. Broken encodings and control octets are always refused there. The path is forwarded as it came."""
+
 
 class InboundListener(Listener, frozen=True, kw_only=True):
     """Traffic to this workload: terminates mTLS, checks who calls, forwards to the app."""
@@ -75,8 +85,8 @@ class InboundListener(Listener, frozen=True, kw_only=True):
     plaintext side by side, for moving a service in. `off`: plaintext only."""
 
     allow: tuple[str, ...] = ()
-    """SPIFFE IDs that may call, compared whole. Empty: every identity of the trust domain (and, unless
-    `mtls` is strict, callers without one)."""
+    """SPIFFE IDs that may call, compared whole, or `spiffe://example.org/*` for all of a trust domain. Empty: every
+    identity of our own trust domain (and, unless `mtls` is strict, callers without one). `authorization` says more."""
 
 
 class OutboundListener(Listener, frozen=True, kw_only=True):

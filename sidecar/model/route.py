@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from sidecar.model.action import Cors, HeaderEdit, Redirect, Respond, Rewrite
+from sidecar.model.authorization import AuthorizationRule
 from sidecar.model.balancing import HashPolicy
 from sidecar.model.base import Duration, Model, Size
 from sidecar.model.fault import Fault
@@ -64,6 +65,9 @@ class Route(Model, frozen=True, kw_only=True):
 
     cors: Cors | None = None
     """Whose pages may read the answers."""
+
+    authorization: tuple[AuthorizationRule, ...] = ()
+    """Who may do what here, besides what the listener's rules say."""
 
     rate_limits: tuple[RateLimit, ...] = ()
     """How many requests are taken; all must have room."""

@@ -11,7 +11,7 @@ from sidecar.core.timers import Timer
 from sidecar.core.types import Caller, Connection, ListenerState
 from sidecar.errors import DownstreamError, IdentityError
 from sidecar.identity.spiffe import peer_identity
-from sidecar.identity.tls import ServerTls
+from sidecar.identity.tls import ServerTls, asked_name
 from sidecar.runtime.dial import WRITE_HIGH
 from sidecar.runtime.tls import Tls
 from sidecar.wire import proxy_protocol, sniff
@@ -166,6 +166,7 @@ class Front(asyncio.Protocol):
             self._failed(error)
             return None
         caller.secure = True
+        caller.server_name = asked_name(layer.ssl)
         return self
 
     def _failed(self, error: IdentityError) -> None:
@@ -209,6 +210,7 @@ class Front(asyncio.Protocol):
         if kind == sniff.TLS:
             hello = parse_hello(self._buffer)
             if hello is not None:
+                self._caller.server_name = hello.server_name
                 self._serve_tcp(hello.server_name)
         elif kind != sniff.NEED_MORE or len(self._buffer) >= 6:
             self._serve_tcp("")

@@ -51,7 +51,8 @@ class AccessLogSink(Sink):
             f' "{endpoint.address if endpoint is not None else "-"}"'
             f' reason="{exchange.code or "-"}" peer="{exchange.caller.identity or "-"}"'
             f' route="{exchange.route.name if exchange.route is not None else "-"}"'
-            f" attempts={exchange.attempts} trace={_text(exchange.traceparent[3:35])}\n"
+            f" attempts={exchange.attempts} trace={_text(exchange.traceparent[3:35])}"
+            f"{'' if exchange.fields is None else _said(exchange.fields)}\n"
         )
         self._write(line.encode())
 
@@ -69,7 +70,8 @@ class AccessLogSink(Sink):
             f' "{endpoint.address if endpoint is not None else "-"}"'
             f' reason="{session.code or "-"}" peer="{session.caller.identity or "-"}"'
             f' route="{session.route.name if session.route is not None else "-"}"'
-            f" attempts={session.attempts}\n".encode()
+            f" attempts={session.attempts}"
+            f"{'' if session.fields is None else _said(session.fields)}\n".encode()
         )
 
     def refused(self, listener: str, code: str, peer: str) -> None:
@@ -145,7 +147,13 @@ def _session(session: Session, start: str) -> dict[str, object]:
         "attempts": session.attempts,
         "peer": session.caller.identity or None,
         "downstream_address": session.caller.address,
+        **(session.fields or {}),
     }
+
+
+def _said(fields: dict[str, str]) -> str:
+    """Return what filters add, for the end of a line."""
+    return "".join([f' {name}="{_clean(value)}"' for name, value in fields.items()])
 
 
 def _text(value: bytes | None) -> str:

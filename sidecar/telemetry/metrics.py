@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from sidecar.core.plan import ClusterPlan
     from sidecar.core.tcp import Session
 
-SHADOW: Final = "rate_limit_shadow"  # a field that filters set: the rule that would have refused
+# Fields that filters set: the rule that has refused, or what one would have done.
+SHADOW: Final = "rate_limit_shadow"
+DENIED: Final = "authorization_denied"
+DENIED_SHADOW: Final = "authorization_shadow"
 
 Labels = tuple[tuple[str, str], ...]
 Key = tuple[str, str, str, int, str, str]
@@ -61,6 +64,7 @@ class MetricsSink(Sink):
     """Counts exchanges and sessions by label set, as many sets as `max_series` allows."""
 
     __slots__ = (
+        "_authorization",
         "_max",
         "_refused",
         "_requests",
@@ -78,6 +82,7 @@ class MetricsSink(Sink):
         self._sessions: Final[dict[Key, tuple[Labels, list[int]]]] = {}
         self._refused: Final[dict[tuple[str, str], int]] = {}
         self._shadow: Final[dict[str, int]] = {}
+        self._authorization: Final[dict[tuple[str, str, str], int]] = {}
         self.overflow = 0
         self.retries = 0
 
@@ -97,9 +102,8 @@ class MetricsSink(Sink):
         if series is None:
             series = self._series(key, cluster)
         series.count += 1
-        if exchange.fields is not None and SHADOW in exchange.fields:
-            rule = exchange.fields[SHADOW]
-            self._shadow[rule] = self._shadow.get(rule, 0) + 1
+        if exchange.fields is not None:
+            self._noted(exchange.fields, exchange.caller.identity)
         if exchange.attempts > 1:
             self.retries += exchange.attempts - 1
         spent = (exchange.engine.now() - exchange.started) * 1000
@@ -125,6 +129,8 @@ class MetricsSink(Sink):
         row[1] += 1
         row[2] += session.bytes_out
         row[3] += session.bytes_in
+        if session.fields is not None:
+            self._noted(session.fields, session.caller.identity)
 
     def refused(self, listener: str, code: str, peer: str) -> None:
         """Count one connection or request that was refused before it became an exchange."""
@@ -159,8 +165,31 @@ class MetricsSink(Sink):
             )
         for rule, count in self._shadow.items():
             yield "sidecar_rate_limit_shadow_total", (("limit", rule),), (count,)
+        for (mark, rule, peer), count in self._authorization.items():
+            labels = (("rule", rule), ("source_principal", peer or "unknown"))
+            if mark == DENIED:
+                yield "sidecar_authorization_denied_total", labels, (count,)
+            else:
+                decision, _, rule = rule.partition(" ")
+                labels = (("decision", decision), ("rule", rule), labels[1])
+                yield "sidecar_authorization_shadow_total", labels, (count,)
         yield "sidecar_retries_total", (), (self.retries,)
         yield "sidecar_series_overflow_total", (), (self.overflow,)
+
+    def _noted(self, fields: dict[str, str], peer: str) -> None:
+        """Count what filters say of a rule."""
+        limit = fields.get(SHADOW)
+        if limit is not None:
+            self._shadow[limit] = self._shadow.get(limit, 0) + 1
+        for mark in (DENIED, DENIED_SHADOW):
+            rule = fields.get(mark)
+            if rule is None:
+                continue
+            key = (mark, rule, peer)
+            if key not in self._authorization and len(self._authorization) >= self._max:
+                self.overflow += 1
+                key = (mark, rule, "other")
+            self._authorization[key] = self._authorization.get(key, 0) + 1
 
     def _series(self, key: Key, cluster: ClusterPlan | None) -> _Requests:
         if len(self._requests) >= self._max:

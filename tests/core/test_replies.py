@@ -41,6 +41,7 @@ NO_CODES = {
     "success-rate",
     "deadline-exceeded",  # a retry condition
     "latin-1",  # an encoding
+    "no-allow-rule",  # what stands in the place of a rule's name
     "resource-exhausted",  # a retry condition
     "sidecar-h2",  # an ALPN name
     "sidecar-key",  # a file in memory

@@ -1,0 +1,87 @@
+"""Which filters keep a listener and its routes from those who may not use them."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from sidecar.compiler.authorization import (
+    Ground,
+    authorization_filter,
+    field_names,
+    wants_server_names,
+)
+from sidecar.compiler.patterns import PathTest, path_test
+from sidecar.core.api import HttpFilter, NetworkFilter
+from sidecar.errors import ConfigError
+from sidecar.filters import path_guard, requests_only
+from sidecar.model.listener import Listener
+from sidecar.model.route import Route
+from sidecar.model.snapshot import Snapshot
+from sidecar.wire.path import READS
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The policy of a listener."""
+
+    ground: Ground
+    """What it stands on."""
+
+    filters: tuple[HttpFilter, ...]
+    """What it asks of every request."""
+
+
+OPEN: Final = Access(Ground(), ())
+
+
+def access_filters(
+    holder: Listener | Route, path: str, ground: Ground, errors: list[ConfigError]
+) -> tuple[HttpFilter, ...]:
+    """Return the filters of a listener or route, in the order in which they are asked."""
+    found: list[HttpFilter] = []
+    if holder.authorization:
+        rules = holder.authorization
+        found.append(authorization_filter(rules, f"{path}.authorization", ground, errors))
+    return tuple(found)
+
+
+def session_filters(listener: Listener, access: Access) -> list[NetworkFilter]:
+    """Return what opaque sessions are asked."""
+    found: list[NetworkFilter] = [s for s in access.filters if isinstance(s, NetworkFilter)]
+    if listener.protocol == "auto" and any(map(has_policy, listener.routes)):
+        found.append(requests_only.RequestsOnly(requests_only.Settings()))
+    return found
+
+
+def has_policy(route: Route) -> bool:
+    """Say whether it matters for who may do what that a request takes this route and no other."""
+    return bool(route.authorization)
+
+
+def path_guards(routes: tuple[Route, ...], ground: Ground) -> list[HttpFilter | None]:
+    """Return the guard of each route, where some routes have a policy and are found by path."""
+    tests: list[PathTest] = []
+    found: list[HttpFilter | None] = []
+    guarded = any(map(has_policy, routes))
+    read = READS[ground.ambiguous_paths]
+    for route in routes:
+        test = path_test(route.match, "", [])  # what is wrong is told where it is matched by
+        if test is not None:
+            tests.append(test)
+        found.append(None)
+        if guarded:
+            found[-1] = path_guard.PathGuard(path_guard.Settings(read, tuple(tests)))
+    return found if tests else [None] * len(routes)
+
+
+def fields_of(listener: Listener, routes: tuple[Route, ...]) -> set[bytes]:
+    """Return the request fields that the policies look at, in lower case."""
+    holders: list[Listener | Route] = [listener, *routes]
+    return {name for holder in holders for name in field_names(holder.authorization)}
+
+
+def notes_names(snapshot: Snapshot) -> bool:
+    """Say whether inbound listeners must note the server names of TLS hellos."""
+    holders: list[Listener | Route] = []
+    for listener in snapshot.inbound:
+        holders += [listener, *listener.routes]
+    return any(wants_server_names(holder.authorization) for holder in holders)
