@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,19 +20,20 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from benchmarks.load.check import judged, verdicts
 from benchmarks.load.interpreter import Chosen, UnusableError, choose
-from benchmarks.load.measure import Plan, Row, measure, names, shorter
+from benchmarks.load.measure import Plan, Row, measure, names
 from benchmarks.load.peers import ROOT, AbsentError, Peer, needed, peers, prepare, version
 from benchmarks.load.procedures import PROCEDURES
 from benchmarks.load.report import page, ratios, table
-from benchmarks.load.scenarios import CASES, LEFT_OUT, MISSING, NAMES, Case
+from benchmarks.load.scenarios import CASES, HALF, LEFT_OUT, MAIN_RATE, MISSING, NAMES, RATES, Case
 
 TOOLS: Final = ("wrk", "h2load", "nginx", "nghttpd", "taskset")
 QUICK_SECONDS: Final = 36.0  # of load that one scenario may have; the rest of 60 is starting
 
 
 def main() -> int:
-    """Measure, print a table, write JSON and a page; 1 if any round was void."""
+    """Measure, print a table, write JSON and a page; 1 if a round was void, 2 if a ratio is worse."""
     options = arguments().parse_args()
     try:
         for tool in TOOLS:
@@ -49,6 +51,7 @@ def main() -> int:
     cases = [case for case in CASES if case.scenario in asked]
     if not cases:
         return 1
+    stored = None if options.check is None else json.loads(options.check.read_text())["ratios"]
     found = peers(options.peers, python.python)
     before = os.getloadavg()
     rows = measured(cases, options, found)
@@ -61,6 +64,11 @@ def main() -> int:
     if options.json is not None:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
         options.json.with_suffix(".html").write_text(page(report))
+    if stored is not None:
+        lines = judged(report["ratios"], stored)
+        print(verdicts(lines))
+        if any(line.is_worse for line in lines):
+            return 2
     return 1 if any(row["errors"] for row in rows) else 0
 
 
@@ -75,8 +83,13 @@ def arguments() -> argparse.ArgumentParser:
                         help="what our side runs on; default: the fastest interpreter found")  # fmt: skip
     parser.add_argument("--rounds", type=int, help="default: 5")
     parser.add_argument("--duration", type=float, help="seconds of one round of one subject: 4")
+    parser.add_argument("--rates", type=rates, metavar="RATE,...",
+                        help=f"of the open loops: some of {','.join(RATES)} requests a second, `{HALF}` being half"
+                        f" of what the slowest takes, or `all`; default: {MAIN_RATE}, with --quick none")  # fmt: skip
+    parser.add_argument("--check", type=Path, metavar="FILE",
+                        help="compare the ratios with those of FILE, a result of --json; 2 if one is worse")  # fmt: skip
     parser.add_argument("--quick", action="store_true",
-                        help="one scenario in under 60 s: bare, closed loop, short rounds")  # fmt: skip
+                        help="one scenario in under 60 s: bare, short rounds, no open loop unless --rates asks")  # fmt: skip
     parser.add_argument("--json", type=Path, help="where the figures go; a page goes beside it")
     return parser
 
@@ -97,18 +110,32 @@ def chosen(text: str) -> list[str]:
     return names_given
 
 
+def rates(text: str) -> tuple[str, ...]:
+    """Read `--rates`."""
+    if text == "all":
+        return tuple(RATES)
+    found = tuple(name for name in text.split(",") if name)
+    for name in found:
+        if name not in RATES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(RATES)}, all")
+    return found
+
+
 def planned(case: Case, alike: int, options: argparse.Namespace, found: dict[str, Peer]) -> Plan:
     """Return rounds and seconds for a case of a scenario that has `alike` of them."""
     features = (options.features,) if options.features else ("bare", "full")
     rounds, seconds = options.rounds or 5, options.duration or 4.0
+    asked = (MAIN_RATE,) if options.rates is None else options.rates
     if options.quick:
+        asked = options.rates or ()
         features = (options.features or "bare",)
         subjects = len(names(case, Plan(0, 0, features, found, True)))
         rounds = options.rounds or 3
-        seconds = options.duration or max(1.0, QUICK_SECONDS / alike / subjects / (rounds + 1) // 1)
-        while rounds > 1 and alike * subjects * (rounds * seconds + 1) > QUICK_SECONDS + 6:
+        loops = alike * subjects * (1 + (len(asked) if case.paced else 0))
+        seconds = options.duration or max(1.0, QUICK_SECONDS / loops / (rounds + 1) // 1)
+        while rounds > 1 and loops * (rounds * seconds + 1) > QUICK_SECONDS + 6:
             rounds -= 1
-    return Plan(rounds, seconds, features, found, options.quick)
+    return Plan(rounds, seconds, features, found, options.quick, asked)
 
 
 def measured(cases: list[Case], options: argparse.Namespace, found: dict[str, Peer]) -> list[Row]:
@@ -118,7 +145,7 @@ def measured(cases: list[Case], options: argparse.Namespace, found: dict[str, Pe
     for case in cases:
         alike = sum(other.scenario == case.scenario for other in cases)
         plan = planned(case, alike, options, found)
-        runs += [(shorter(case) if options.quick else case, one, plan) for one in plan.features]
+        runs += [(case, one, plan) for one in plan.features]
     steps = sum((len(names(case, plan)) + case.direct) * (plan.rounds + 1)
                 for case, one, plan in runs)  # fmt: skip
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -132,9 +159,7 @@ def measured(cases: list[Case], options: argparse.Namespace, found: dict[str, Pe
             with tempfile.TemporaryDirectory(prefix="sidecar-bench-") as name:
                 directory = Path(name)
                 prepare(directory)
-                telling = Plan(
-                    plan.rounds, plan.seconds, plan.features, plan.proxies, plan.quick, told
-                )
+                telling = replace(plan, told=told)
                 procedure = PROCEDURES.get(case.kind, measure)
                 rows += procedure(case, features, telling, directory)
     return rows

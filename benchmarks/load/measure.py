@@ -3,21 +3,23 @@
 The proxies under test have the first core, load tool and origin the last one.  A row is one round of
 one subject: `scenario, case, features, subject, round, cpu_us_per_request, rps, p50_ms, p99_ms,
 pss_mb, errors`; a figure that the case does not have is null, and a row with errors is void.
+Latencies are those of an open loop at 1000 requests a second; at another rate their names say so:
+`p99_ms_at_200`, `p99_ms_at_half`.
 """
 
 import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.load import processes
+from benchmarks.load import answers, processes
 from benchmarks.load.peers import AbsentError, Peer, launch, origin, peers, stop
-from benchmarks.load.scenarios import Case, Hop, Load
-from benchmarks.load.tools import TOOLS, GarbledError, Told, paced_command, paced_told, percentile
+from benchmarks.load.scenarios import HALF, MAIN_RATE, RATES, Case, Hop, Load
+from benchmarks.load.tools import TOOLS, GarbledError, Told, paced_command, paced_told
 
 Row = dict[str, Any]
 PROXIES: Final = 0
@@ -32,6 +34,8 @@ class Subject:
     name: str
     port: int
     pids: tuple[int, ...]
+    origin: int
+    """The first port of what is behind it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Plan:
     features: tuple[str, ...]
     proxies: Mapping[str, Peer]
     quick: bool
+    rates: tuple[str, ...] = (MAIN_RATE,)
+    """Of the open loops, in requests a second; `half` is of the slowest subject's saturation."""
     told: Callable[[str], None] = lambda _: None
     """Called after every step with what was done."""
 
@@ -58,9 +64,9 @@ def stage(case: Case, features: str, plan: Plan, directory: Path) -> Iterator[li
         subjects: list[Subject] = []
         for name in names(case, plan):
             port, pids = line_up(plan.proxies[name], case, features, directory, ports, started)
-            subjects.append(Subject(name, port, pids))
+            subjects.append(Subject(name, port, pids, ports[0]))
         if case.direct and not plan.quick:
-            subjects.append(Subject("direct", ports[0], ()))
+            subjects.append(Subject("direct", ports[0], (), ports[0]))
         yield subjects
     finally:
         stop(started)
@@ -148,34 +154,79 @@ def saturate(subject: Subject, load: Load, seconds: float, directory: Path) -> t
     }
 
 
-def pace(subject: Subject, load: Load, seconds: float, directory: Path) -> Row:
-    """Run an open loop; return latencies in milliseconds."""
-    log = directory / "paced.log"
-    log.write_text("")
-    text = run(paced_command(load, subject.port, seconds, directory))
-    told = paced_told(text, log.read_text())
-    shares = (("p50_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99), ("p999_ms", 0.999))
-    figures: Row = {name: round(percentile(told.latencies, share), 3) for name, share in shares}
-    return {**figures, "errors": told.errors}
+def pace(
+    subject: Subject, load: Load, seconds: float, number: int, rate: float = float(MAIN_RATE)
+) -> Row:
+    """Run an open loop; return latencies in milliseconds, CPU and memory meanwhile."""
+    held: list[int] = []
+    before = processes.cpu(subject.pids)
+    text = run(
+        paced_command(load, subject.port, rate, seconds, number),
+        lambda: held.append(processes.pss(subject.pids)),
+        seconds / 2,
+    )
+    spent = processes.cpu(subject.pids) - before
+    try:
+        figures: Row = paced_told(text)
+    except GarbledError as error:
+        sys.stderr.write(f"bench: {subject.name}: {error}\n")
+        return {"errors": 1}
+    answered = figures.pop("requests")
+    if subject.pids and answered:
+        figures["cpu_us_per_request"] = round(spent / answered * 1e6, 2)
+        figures["pss_mb"] = round(held[0] / 1e6, 1)
+    return figures
+
+
+def paced(subject: Subject, case: Case, plan: Plan, number: int, half: float) -> Row:
+    """Run the open loops of one round; return all their figures by their names."""
+    row: Row = {"errors": 0}
+    for rate in plan.rates:
+        each = half if rate == HALF else float(rate)
+        figures = pace(subject, case.load, plan.seconds, number, each)
+        row["errors"] += figures.pop("errors")
+        for name, value in figures.items():
+            is_cost = name in ("cpu_us_per_request", "pss_mb")  # of the closed loop, if plain
+            row[f"{name}_at_{rate}" if is_cost else name + RATES[rate]] = value
+        if rate == HALF:
+            row["half_rps"] = round(each)
+    return row
 
 
 def measure(case: Case, features: str, plan: Plan, directory: Path) -> list[Row]:
     """Return the rows of one case with one set of features."""
     rows: list[Row] = []
-    with stage(case, features, plan, directory) as subjects:
+    with stage(case, features, plan, directory) as started:
+        wrong = compared(case, started, directory)
+        for subject, reason in wrong.items():
+            title = " ".join(filter(None, (case.scenario, case.name, features)))
+            sys.stderr.write(f"bench: {title}: {subject.name} is void: {reason}\n")
+            void = {"errors": 1, "void": reason}
+            rows += [named(case, features, subject.name, n, void) for n in range(plan.rounds)]
+        subjects = [subject for subject in started if subject not in wrong]
+        fastest: list[float] = []
         for subject in subjects:
-            saturate(subject, case.load, 1.0 if plan.quick else 2.0, directory)
+            _, warm = saturate(subject, case.load, 1.0 if plan.quick else 2.0, directory)
+            fastest += [warm["rps"]] if subject.pids else []
             plan.told(f"{case.scenario} {case.name} {features}: {subject.name} is warm")
+        half = max(1.0, min(fastest, default=0.0) / 2)
         for number in range(plan.rounds):
-            turn = number % len(subjects)  # nobody is always first
+            turn = number % max(1, len(subjects))  # nobody is always first
             for subject in subjects[turn:] + subjects[:turn]:
                 _, row = saturate(subject, case.load, plan.seconds, directory)
                 if case.paced:
-                    paced = pace(subject, case.load, plan.seconds, directory)
-                    row = {**row, **paced, "errors": row["errors"] + paced["errors"]}
+                    latencies = paced(subject, case, plan, number, half)
+                    row = {**row, **latencies, "errors": row["errors"] + latencies["errors"]}
                 rows.append(named(case, features, subject.name, number, row))
                 plan.told(f"{case.scenario} {case.name} {features}: round {number + 1}")
     return rows
+
+
+def compared(case: Case, subjects: Sequence[Subject], directory: Path) -> dict[Subject, str]:
+    """Return whose answer is not the origin's, and how it differs."""
+    expected = answers.from_origin(case, subjects[0].origin, directory)
+    each = {one: answers.difference(case, one.port, expected) for one in subjects}
+    return {subject: reason for subject, reason in each.items() if reason}
 
 
 def named(case: Case, features: str, subject: str, number: int, figures: Row) -> Row:
@@ -189,8 +240,3 @@ def named(case: Case, features: str, subject: str, number: int, figures: Row) ->
     if case.octets and row["cpu_us_per_request"] is not None:
         row["cpu_us_per_mib"] = round(row["cpu_us_per_request"] * (1 << 20) / case.octets, 2)
     return row
-
-
-def shorter(case: Case) -> Case:
-    """Return the case as `--quick` runs it: no open loop."""
-    return replace(case, paced=False)

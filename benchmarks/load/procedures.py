@@ -105,24 +105,31 @@ def pushed(
     case: Case, features: str, subject: Subject, number: int, plan: Plan, directory: Path
 ) -> Row:
     """Push to one subject under load; return its row."""
-    before = pace(subject, case.load, plan.seconds, directory)
+    before = pace(subject, case.load, plan.seconds, number)
     spent = processes.cpu(subject.pids)
     pushing = threading.Timer(
         plan.seconds / 4, rewrite, (subject.name, directory / f"{subject.name}-web")
     )
     pushing.start()
-    during = pace(subject, case.load, max(plan.seconds, 4), directory)
+    during = pace(subject, case.load, max(plan.seconds, 4), number)
     pushing.join()
     figures = {
-        "p50_ms": during["p50_ms"],
-        "p99_ms": during["p99_ms"],
-        "p99_before_ms": before["p99_ms"],
-        "p99_during_by_before": round(during["p99_ms"] / max(before["p99_ms"], 0.001), 2),
+        "p50_ms": during.get("p50_ms"),
+        "p99_ms": during.get("p99_ms"),
+        "p99_before_ms": before.get("p99_ms"),
+        "p99_during_by_before": by(during, before),
         "cpu_ms": round((processes.cpu(subject.pids) - spent) * 1000),
         "pss_mb": round(processes.pss(subject.pids) / 1e6, 1),
         "errors": before["errors"] + during["errors"],
     }
     return named(case, features, subject.name, number, figures)
+
+
+def by(during: Row, before: Row) -> float | None:
+    """Return the p99 of one open loop by another's; none where one failed."""
+    if during["errors"] or before["errors"]:
+        return None
+    return float(round(during["p99_ms"] / max(before["p99_ms"], 0.001), 2))
 
 
 def rewrite(name: str, home: Path) -> None:

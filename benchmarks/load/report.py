@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from benchmarks.load.scenarios import CASES, FEATURES, LEFT_OUT
+from benchmarks.load.scenarios import CASES, FEATURES, HALF, LEFT_OUT, RATES
 
 Row = Mapping[str, Any]
 # Figures that are compared, with the words of the table; lower is better but for rps.
@@ -14,13 +14,24 @@ FIGURES: Final[Mapping[str, str]] = {
     "cpu_us_per_mib": "CPU µs per MiB",
     "rps": "requests per second, closed loop",
     "p50_ms": "p50 ms at 1000 rps, open loop",
+    "p90_ms": "p90 ms at 1000 rps, open loop",
     "p99_ms": "p99 ms at 1000 rps, open loop",
+    "p999_ms": "p99.9 ms at 1000 rps, open loop",
+    "cpu_us_per_request_at_1000": "CPU µs per request at 1000 rps",
+    "pss_mb_at_1000": "PSS MB at 1000 rps",
+    "p50_ms_at_200": "p50 ms at 200 rps",
+    "p99_ms_at_200": "p99 ms at 200 rps",
+    "p50_ms_at_5000": "p50 ms at 5000 rps",
+    "p99_ms_at_5000": "p99 ms at 5000 rps",
+    "p50_ms_at_half": "p50 ms at half of the slowest subject's saturation",
+    "p99_ms_at_half": "p99 ms at half of the slowest subject's saturation",
     "pss_mb": "PSS MB",
     "mb_per_1000_idle": "MB per 1000 idle connections",
     "ready_ms": "ms to the first answer",
     "cpu_ms": "CPU ms",
     "p99_during_by_before": "p99 during / before the push",
 }
+HIGHER_IS_BETTER: Final = frozenset({"rps"})
 COLORS: Final = {
     "sidecar": "#1a6fb5", "envoy": "#b5481a", "haproxy": "#4d8f3c", "nginx": "#7b5aa6",
     "direct": "#888888",
@@ -139,7 +150,64 @@ def table(report: Mapping[str, Any]) -> str:
             f" {cell(line.get('p99_ms'), 7, 2)} {cell(line.get('pss_mb'), 7, 1)}"
             f" {line['void']:4}  {'' if ratio is None else f'{ratio:.2f}'}"
         )
-    return "\n".join(text)
+    return "\n".join(text + latencies(report["results"]))
+
+
+def latencies(rows: Sequence[Row]) -> list[str]:
+    """Return a table of the open loops: a line for each case, subject and rate, in Istio's units too.
+
+    What a proxy adds is its figure less that of the origin asked directly, round by round.
+    """
+    text: list[str] = []
+    for (scenario, case, features), group in groups(valid(rows)).items():
+        name = " ".join(filter(None, (scenario, case, features)))
+        rates = [rate for rate, end in RATES.items() if told_at(group, end)]
+        subjects = dict.fromkeys(row["subject"] for row in group)
+        text += [
+            f"{name:38} {subject:8} {latency_cells(group, subject, rate)}"
+            for rate in rates
+            for subject in subjects
+        ]
+    head = (
+        f"{'':38} {'subject':8} {'rate':>6} {'p50 ms':>7} {'p90 ms':>7} {'p99 ms':>7} {'p99.9 ms':>8}"
+        f" {'+p50 ms':>7} {'+p99 ms':>7} {'vCPU':>7} {'PSS MB':>7} {'sent late p99':>13}"
+    )
+    return ["", head, *text] if text else []
+
+
+def told_at(group: Iterable[Row], end: str) -> bool:
+    """Was there an open loop at the rate whose figures' names end in `end`?"""
+    return any(row.get(f"p50_ms{end}") is not None for row in group)
+
+
+def latency_cells(group: Sequence[Row], subject: str, rate: str) -> str:
+    """Return the cells behind the name of one line: medians over the rounds."""
+    end = RATES[rate]
+
+    def middle(figure: str) -> float | None:
+        found = list(values(group, subject, figure).values())
+        return statistics.median(found) if found else None
+
+    def added(figure: str) -> float | None:
+        ours, floor = values(group, subject, figure), values(group, "direct", figure)
+        each = [ours[number] - floor[number] for number in ours if number in floor]
+        return statistics.median(each) if each and subject != "direct" else None
+
+    told = middle("half_rps") if rate == HALF else float(rate)
+    cost = middle(f"cpu_us_per_request_at_{rate}")
+    shares = [middle(f"{name}{end}") for name in ("p50_ms", "p90_ms", "p99_ms")]
+    return " ".join(
+        [
+            cell(told, 6, 0),
+            *(cell(share, 7, 2) for share in shares),
+            cell(middle(f"p999_ms{end}"), 8, 2),
+            cell(added(f"p50_ms{end}"), 7, 2),
+            cell(added(f"p99_ms{end}"), 7, 2),
+            cell(cost and told and cost * told / 1e6, 7, 3),
+            cell(middle(f"pss_mb_at_{rate}"), 7, 1),
+            cell(middle(f"late_p99_ms{end}"), 13, 2),
+        ]
+    )
 
 
 def cell(value: float | None, width: int, places: int) -> str:

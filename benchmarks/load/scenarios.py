@@ -20,6 +20,14 @@ LEFT_OUT: Final = (
 )
 
 
+MAIN_RATE: Final = "1000"
+HALF: Final = "half"
+# Rates of the open loops, with what the names of their figures end in.
+RATES: Final[Mapping[str, str]] = {
+    "200": "_at_200", MAIN_RATE: "", "5000": "_at_5000", HALF: "_at_half",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Hop:
     """One proxy's job; the flags are those of the templates in `configs/`."""

@@ -4,7 +4,7 @@ import json
 import re
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,8 +12,7 @@ from benchmarks.load.scenarios import Load
 
 HERE: Final = Path(__file__).parent
 REPLY: Final = 100  # octets of an ordinary answer's body, and of a gRPC message
-PACE: Final = 1000  # requests a second of the open loop
-PACED_CONNECTIONS: Final = 10
+PACED: Final = ("requests", "errors", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "late_p99_ms")
 # Ten with :authority; the same as heads.lua sends, but for being the same every time.
 FIELDS: Final = (
     ("user-agent", "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"),
@@ -37,11 +36,10 @@ GRPC_FIELDS: Final = (
 
 @dataclass(frozen=True)
 class Told:
-    """What one run of a load tool says; latencies in milliseconds, ascending."""
+    """What one run of a closed loop says."""
 
     requests: int
     errors: int
-    latencies: list[float] = field(default_factory=list)
 
 
 class GarbledError(Exception):
@@ -89,14 +87,11 @@ def h2load_command(load: Load, port: int, seconds: float, directory: Path) -> li
             *message, f"http://127.0.0.1:{port}{load.path}"]  # fmt: skip
 
 
-def paced_command(load: Load, port: int, seconds: float, directory: Path) -> list[str]:
-    """Ask at a fixed rate, whatever the answers take, and write each answer's time down."""
-    load = Load("h2load", load.path, PACED_CONNECTIONS, 100 if load.streams > 1 else 1,
-                grpc=load.grpc)  # fmt: skip
-    command = h2load_command(load, port, seconds, directory)
-    protocol = ["--h1"] if load.streams == 1 else []
-    return [*command, *protocol, f"--rps={PACE // PACED_CONNECTIONS}",
-            f"--log-file={directory / 'paced.log'}"]  # fmt: skip
+def paced_command(load: Load, port: int, rate: float, seconds: float, seed: int) -> list[str]:
+    """Ask at a fixed rate, whatever the answers take."""
+    protocol = "grpc" if load.grpc else "http2" if load.streams > 1 else "http1"
+    return ["python", "-m", "benchmarks.load.open_loop", str(port), protocol, load.path,
+            f"{rate:g}", f"{seconds:g}", str(seed)]  # fmt: skip
 
 
 def h2load_told(text: str, load: Load) -> Told:
@@ -119,12 +114,13 @@ def h2load_told(text: str, load: Load) -> Told:
     return Told(succeeded, errors)
 
 
-def paced_told(text: str, log: str) -> Told:
-    """Read h2load's log: start in µs, status, µs until the end of the answer."""
-    told = h2load_told(text, Load("h2load"))
-    rows = [line.split("\t") for line in log.splitlines()]
-    times = sorted(int(row[2]) / 1000 for row in rows if row[1].startswith("2"))
-    return Told(told.requests, told.errors + len(rows) - len(times), times)
+def paced_told(text: str) -> dict[str, float]:
+    """Return the figures of an open loop, `errors` among them; the last line is their object."""
+    try:
+        told: dict[str, float] = json.loads(text.strip().splitlines()[-1])
+        return {name: told[name] for name in PACED}
+    except (ValueError, LookupError) as error:
+        raise GarbledError(f"open loop: {text[-300:]!r}") from error
 
 
 def differing_command(load: Load, port: int, seconds: float, directory: Path) -> list[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.load.report import main_figure, medians, page, plot, ratios, table
+from benchmarks.load.report import latencies, main_figure, medians, page, plot, ratios, table
 
 
 def row(subject: str, number: int, cost: float | None, **more: Any) -> dict[str, Any]:
@@ -107,3 +107,18 @@ def test_the_page_needs_nothing_else_and_escapes() -> None:
 
 def test_a_comparison_in_which_every_round_is_void_has_no_plot() -> None:
     assert plot([row("sidecar", 0, 10.0, errors=1)], []) == ""
+
+
+def test_open_loops_are_told_by_rate_with_what_a_proxy_adds() -> None:
+    figures = {"p50_ms": 0.5, "p99_ms": 3.0, "p50_ms_at_half": 0.7, "half_rps": 4000,
+               "cpu_us_per_request_at_1000": 80.0}  # fmt: skip
+    floor = {**figures, "p50_ms": 0.2, "cpu_us_per_request_at_1000": None}
+    rows = [row("sidecar", 0, 10.0, **figures), row("direct", 0, None, **floor)]
+
+    lines = latencies(rows)
+
+    ours = [line.split() for line in lines if " sidecar " in line]
+    assert [(line[4], line[5]) for line in ours] == [("1000", "0.50"), ("4000", "0.70")]
+    assert ours[0][9] == "0.30"  # added
+    assert ours[0][11] == "0.080"  # vCPU at 1000 requests a second
+    assert latencies([row("sidecar", 0, 10.0)]) == []

@@ -1,6 +1,6 @@
 """What load tools print, read; texts as wrk 4.1 and h2load 1.52 write them."""
 
-from pathlib import Path
+import json
 
 import pytest
 
@@ -76,10 +76,17 @@ def test_a_grpc_answer_without_its_message_is_an_error_though_its_status_is_200(
     assert TOOLS["h2load"].told(text, Load("h2load", grpc=True)).errors == errors
 
 
-def test_the_paced_log_gives_latencies_in_order_and_errors() -> None:
-    log = "1700000000\t200\t900\n1700000001\t200\t300\n1700000002\t503\t100\n"
+def test_the_open_loop_tells_its_figures_in_its_last_line() -> None:
+    figures = {"requests": 3, "errors": 1, "p50_ms": 0.3, "p90_ms": 0.9, "p99_ms": 0.9,
+               "p999_ms": 0.9, "late_p99_ms": 0.1}  # fmt: skip
 
-    assert paced_told(h2load(3), log) == Told(3, 1, [0.3, 0.9])
+    assert paced_told(f"open loop: reset\n{json.dumps(figures)}\n") == figures
+
+
+@pytest.mark.parametrize("text", ["", "{}", "Traceback\nKeyError: 1"])
+def test_an_open_loop_that_failed_is_no_figure(text: str) -> None:
+    with pytest.raises(GarbledError):
+        paced_told(text)
 
 
 @pytest.mark.parametrize("tool", sorted(TOOLS))
@@ -98,13 +105,15 @@ def test_percentiles_of_little(values: list[float], value: float) -> None:
     assert percentile(values, 0.99) == value
 
 
-@pytest.mark.parametrize(("streams", "protocol"), [(1, True), (16, False)])
-def test_the_open_loop_asks_a_thousand_times_a_second(
-    streams: int, protocol: bool, tmp_path: Path
-) -> None:
-    command = paced_command(Load("h2load", streams=streams), 8080, 3, tmp_path)
+@pytest.mark.parametrize(
+    ("load", "protocol"),
+    [
+        (Load("wrk"), "http1"),
+        (Load("h2load", streams=16), "http2"),
+        (Load("h2load", streams=16, grpc=True), "grpc"),
+    ],
+)
+def test_the_open_loop_speaks_the_protocol_of_the_closed_one(load: Load, protocol: str) -> None:
+    command = paced_command(load, 8080, 200, 2.5, 7)
 
-    assert ("--h1" in command) == protocol
-    clients = next(int(word[2:]) for word in command if word.startswith("-c"))
-    rate = next(int(word[6:]) for word in command if word.startswith("--rps="))
-    assert clients * rate == 1000
+    assert command[3:] == ["8080", protocol, load.path, "200", "2.5", "7"]
