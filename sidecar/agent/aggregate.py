@@ -64,7 +64,7 @@ def sum_endpoints(workers: Iterable[Iterable[EndpointStatus]]) -> list[EndpointS
                     status.requests + old.requests,
                     status.failures + old.failures,
                     status.available and old.available,
-                    status.ejected or old.ejected,
+                    ejected=status.ejected or old.ejected,
                 )
             )
     return list(found.values())
