@@ -19,10 +19,10 @@ from sidecar.agent import sockets
 from sidecar.agent.adoption import find_orphans
 from sidecar.agent.aggregate import Retired, sum_endpoints
 from sidecar.agent.config import Config, Source, load
+from sidecar.agent.discovery import Discovery, Goal
 from sidecar.agent.faults import Faults
 from sidecar.agent.health import Checks
 from sidecar.agent.logs import bug, log, setup
-from sidecar.agent.names import Names
 from sidecar.agent.notify import Notifier
 from sidecar.agent.probe import Prober
 from sidecar.agent.process import Process, launch
@@ -34,6 +34,7 @@ from sidecar.agent.worker import DRAIN_SLACK, RUNNING as RUNNING_PLAN
 from sidecar.compiler.snapshot import check
 from sidecar.errors import ConfigError, ConfigErrors, OperationError, SidecarError
 from sidecar.issuers import files
+from sidecar.model.endpoint import Endpoint
 from sidecar.model.fault import AddedFault
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
@@ -67,9 +68,9 @@ class Agent:
         self._retired: Final = Retired()
         self._last_good: Final = LastGood(source.name)
         self._listening: Final = sockets.Listening()
-        self._names: Final = Names(self._renamed)
+        self._discovery: Final = Discovery(self._discovered)
         self._checks: Final = Checks(Prober().ask, self._turned)
-        self._pusher: Final = Pusher(self._listening, self._names.of, health=self._checks.of)
+        self._pusher: Final = Pusher(self._listening, self._discovery.of, health=self._checks.of)
         self._supervisor: Final = Supervisor(
             lambda index: launch(index, self._state_dir), self._pusher, self._retired.fold
         )
@@ -120,7 +121,7 @@ class Agent:
         """Drain the workers within `seconds`, then end them."""
         self._state = DRAINING
         self._notifier.stopping()
-        self._names.keep_only(None)
+        self._discovery.keep_only(None)
         if self._watching is not None:  # a push that is under way is given up
             self._watching.cancel()
             await asyncio.wait({self._watching})
@@ -133,7 +134,7 @@ class Agent:
         """Give up a start; workers that were there before us go on without an agent."""
         await self._supervisor.abandon()
         self._listening.release()
-        self._names.keep_only(None)
+        self._discovery.keep_only(None)
         self._end()
 
     def reload_soon(self) -> None:
@@ -229,7 +230,7 @@ class Agent:
             await asyncio.wait_for(asyncio.gather(*(w.report() for w in workers)), REPORT_TIMEOUT)
         workers = self._supervisor.everyone()  # one that ended meanwhile is among the retired
         samples = self._retired.sum(w.samples for w in workers)
-        samples += self._own_samples()
+        samples += self._own_samples() + self._discovery.samples()
         running = self._pusher.running
         if running is not None:
             samples += self._checks.samples(running.snapshot.telemetry.metrics.max_series)
@@ -284,18 +285,18 @@ class Agent:
     async def _put_into_force(self, config: Config, added: list[str]) -> None:
         """Push `config`; whatever goes wrong, it leaves no trace."""
         plans = Checks.plans(config.snapshot, config.secret)
-        self._names.follow(config.snapshot)
-        await self._names.wait(RESOLVE_TIMEOUT)
+        self._discovery.follow(config.snapshot)
+        await self._discovery.wait(RESOLVE_TIMEOUT)
         try:
             await self._pusher.push(config, [p.index for p in self._supervisor.places])
         except BaseException:
             self._listening.close(added)
             if self._pusher.running is not None:
-                self._names.keep_only(self._pusher.running.snapshot)
+                self._discovery.keep_only(self._pusher.running.snapshot)
             raise
         self._listening.keep_only(config.addresses)
-        self._names.keep_only(config.snapshot)
-        self._checks.follow(config.snapshot, plans, self._names.of(config.snapshot))
+        self._discovery.keep_only(config.snapshot)
+        self._checks.follow(config.snapshot, plans, self._discovery.of(config.snapshot))
         if not len(self._faults):  # a start after a crash must not begin with somebody's experiment
             self._last_good.save(config)
         self._last_push = wall()
@@ -305,12 +306,12 @@ class Agent:
         is_push = isinstance(error, OperationError) and error.code == "push-refused"
         self._pushes["rolled_back" if is_push else "refused"] += 1
 
-    def _renamed(self, cluster: str, dns: str, addresses: tuple[str, ...]) -> None:
-        """A name has other addresses: whoever runs a plan with it is told."""
-        if _has(self._pusher.target, cluster, dns):
-            self._pusher.tell(Endpoints(cluster, addresses))
-        if _has(self._pusher.running, cluster, dns):
-            self._checks.resolved(cluster, addresses)
+    def _discovered(self, goal: Goal, endpoints: tuple[Endpoint, ...]) -> None:
+        """A cluster has other endpoints: whoever runs a plan with it is told."""
+        if _has(self._pusher.target, goal):
+            self._pusher.tell(Endpoints(goal.cluster, goal.kind, goal.target, endpoints))
+        if _has(self._pusher.running, goal):
+            self._checks.resolved(goal.cluster, endpoints)
 
     def _turned(self, cluster: str, endpoints: dict[str, bool]) -> None:
         """Endpoints have become healthy or unhealthy."""
@@ -385,10 +386,11 @@ class Agent:
             self._admin.close()
 
 
-def _has(config: Config | None, cluster: str, dns: str) -> bool:
-    """Say whether `config` has `cluster` with this DNS name."""
+def _has(config: Config | None, goal: Goal) -> bool:
+    """Say whether `config` has the cluster of `goal`, found the same way."""
     return config is not None and any(
-        (c.name, c.dns) == (cluster, dns) for c in config.snapshot.clusters
+        (c.name, c.discovery) == (goal.cluster, (goal.kind, goal.target))
+        for c in config.snapshot.clusters
     )
 
 

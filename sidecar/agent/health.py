@@ -15,6 +15,7 @@ from sidecar.core.api import Draw
 from sidecar.core.book import Endpoint
 from sidecar.core.plan import ClusterPlan
 from sidecar.model.cluster import Cluster
+from sidecar.model.endpoint import Endpoint as Place
 from sidecar.model.health import HealthCheck
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
@@ -48,8 +49,8 @@ class Subject:
 
     __slots__ = ("place", "series", "turn")
 
-    def __init__(self, address: str) -> None:
-        self.place: Final = make_endpoint(address)
+    def __init__(self, place: Place) -> None:
+        self.place: Final = make_endpoint(place.address, place.hostname)
         self.series: Final[dict[HealthCheck, Series]] = {}
         self.turn: Final = asyncio.Lock()
 
@@ -115,12 +116,12 @@ class Checks:
         self,
         snapshot: Snapshot,
         plans: Mapping[str, ClusterPlan],
-        resolved: Mapping[str, tuple[str, ...]],
+        resolved: Mapping[str, tuple[Place, ...]],
     ) -> None:
         """Ask the endpoints of `snapshot`, and no others.
 
         What is known of an endpoint that stays is kept, that of a check too if it stays the same.
-        `resolved` has the addresses of names.
+        `resolved` has the endpoints of clusters that do not list them.
         """
         for name in self._groups.keys() - plans.keys():
             self._drop(name)
@@ -129,12 +130,12 @@ class Checks:
             if plan is not None:
                 group = self._groups.setdefault(cluster.name, Group(cluster.health_checks, plan))
                 group.checks, group.plan = cluster.health_checks, plan
-                self._settle(cluster.name, _addresses(cluster, resolved))
+                self._settle(cluster.name, _places(cluster, resolved))
 
-    def resolved(self, cluster: str, addresses: Iterable[str]) -> None:
-        """Take up what the name of `cluster` resolves to now."""
+    def resolved(self, cluster: str, places: Iterable[Place]) -> None:
+        """Take up what was found for `cluster` now."""
         if cluster in self._groups:
-            self._settle(cluster, addresses)
+            self._settle(cluster, places)
 
     def stop(self) -> None:
         """Ask nobody any more."""
@@ -195,17 +196,17 @@ class Checks:
         for key in [k for k in self._counts if k[0] == name]:
             del self._counts[key]
 
-    def _settle(self, name: str, addresses: Iterable[str]) -> None:
-        """Have exactly `addresses` asked exactly the checks of their cluster."""
+    def _settle(self, name: str, places: Iterable[Place]) -> None:
+        """Have exactly `places` asked exactly the checks of their cluster."""
         group = self._groups[name]
-        wanted = dict.fromkeys(addresses)
+        wanted = {place.address: place for place in places}
         for address in group.subjects.keys() - wanted:
             subject = group.subjects.pop(address)
             subject.stop(subject.series)
         begun: list[tuple[Subject, HealthCheck]] = []
         turned: dict[str, bool] = {}
-        for address in wanted:
-            subject = group.subjects.setdefault(address, Subject(address))
+        for address, place in wanted.items():
+            subject = group.subjects.setdefault(address, Subject(place))
             before = subject.healthy
             subject.stop(subject.series.keys() - set(group.checks))
             for check in group.checks:
@@ -258,7 +259,5 @@ class Checks:
         self._on_change(name, {address: after is not False})
 
 
-def _addresses(cluster: Cluster, resolved: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    if cluster.dns is not None:
-        return resolved.get(cluster.name, ())
-    return tuple(endpoint.address for endpoint in cluster.endpoints)
+def _places(cluster: Cluster, resolved: Mapping[str, tuple[Place, ...]]) -> tuple[Place, ...]:
+    return cluster.endpoints if cluster.discovery is None else resolved.get(cluster.name, ())

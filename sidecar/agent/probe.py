@@ -63,7 +63,7 @@ class Prober:
                 places = await self._lookups.places(endpoint)
                 if places != [endpoint] and not cluster.server_name:
                     cluster = copy.copy(cluster)
-                    cluster.server_name = endpoint.host
+                    cluster.server_name = endpoint.hostname or endpoint.host
                 for place in places:  # as for a request: the first that takes the connection
                     stage = "no connection"
                     talk = make_talk(check, cluster)

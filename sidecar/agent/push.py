@@ -10,6 +10,7 @@ from sidecar.agent.logs import log
 from sidecar.agent.sockets import Listening
 from sidecar.agent.worker import Watch, Worker
 from sidecar.errors import OperationError
+from sidecar.model.endpoint import Endpoint
 from sidecar.model.snapshot import Snapshot
 from sidecar.runtime.messages import Ack, Apply, Message, Nack, Secrets
 
@@ -18,7 +19,7 @@ LIVES: Final = (
     2  # workers of one place that may end while they take a plan up, until it is to blame
 )
 
-Resolved = Callable[[Snapshot], dict[str, tuple[str, ...]]]
+Resolved = Callable[[Snapshot], dict[str, tuple[Endpoint, ...]]]
 Healths = Callable[[Snapshot], dict[str, dict[str, bool]]]
 
 

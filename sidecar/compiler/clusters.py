@@ -6,6 +6,7 @@ from copy import copy
 from typing import Final, final
 
 from sidecar.compiler.balancing import assemble, chosen_balancer, outlier_policy
+from sidecar.compiler.discovery import check_discovery, found_endpoints
 from sidecar.compiler.health import check_health
 from sidecar.compiler.http2 import http2_plan
 from sidecar.core.api import Balancer, Draw
@@ -24,7 +25,6 @@ from sidecar.errors import ConfigError, IdentityError
 from sidecar.identity.spiffe import is_spiffe_id
 from sidecar.identity.tls import ClientTls, mutual_tls, simple_tls
 from sidecar.model.cluster import Cluster, ClusterTls
-from sidecar.model.endpoint import Endpoint as Place
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
 from sidecar.plugin import Plugin
@@ -62,6 +62,8 @@ class ClusterCompiler:
         self._tls: Final[dict[str, ClientTls | None]] = {}
         # Makes the balancer of each cluster, for some of its endpoints.
         self._made: Final[dict[str, Callable[[tuple[Endpoint, ...]], Balancer]]] = {}
+        # Clusters whose endpoints may have other labels any time: a subset may be empty for now.
+        self._open: Final = {c.name for c in snapshot.clusters if c.file_sd}
         self._reader: Final = HeadReader()
 
     def compile(self, cluster: Cluster, path: str) -> ClusterPlan:
@@ -106,7 +108,7 @@ class ClusterCompiler:
         """Return `plan` with those of its endpoints that have `labels`: one state, one more balancer."""
         wanted = labels.items()
         endpoints = tuple(e for e in plan.endpoints if wanted <= e.labels.items())
-        if not endpoints:
+        if not endpoints and plan.name not in self._open:
             text = ", ".join(f"{key}: {value}" for key, value in wanted)
             detail = f"no endpoint of cluster {plan.name!r} has the labels {text}"
             self._errors.append(ConfigError(path, detail))
@@ -129,12 +131,7 @@ class ClusterCompiler:
 
     def _check(self, cluster: Cluster, path: str) -> None:
         errors = self._errors
-        if bool(cluster.endpoints) == (cluster.dns is not None):
-            errors.append(ConfigError(path, "expected exactly one of endpoints and dns"))
-        if cluster.dns is not None and cluster.dns.startswith("unix:"):
-            errors.append(
-                ConfigError(f"{path}.dns", "expected host:port; a unix socket goes to `endpoints`")
-            )
+        check_discovery(cluster, path, errors)
         self._check_tls(cluster.tls, f"{path}.tls")
         check_health(cluster, path, errors)
 
@@ -183,10 +180,7 @@ class ClusterCompiler:
         known = state.endpoints
         if not cluster.health_checks:  # nobody would ever say that one is well again
             state.health.clear()
-        wanted = cluster.endpoints
-        if cluster.dns is not None:
-            addresses = dict.fromkeys(state.resolved or ())
-            wanted = tuple(Place(address=address) for address in addresses)
+        wanted = cluster.endpoints if cluster.discovery is None else found_endpoints(state)
         found: dict[str, Endpoint] = {}
         for index, place in enumerate(wanted):
             address = place.address
@@ -196,6 +190,7 @@ class ClusterCompiler:
                 )
                 continue
             endpoint = known.get(address) or make_endpoint(address)
+            endpoint.hostname = place.hostname
             endpoint.weight = place.weight
             endpoint.labels = place.labels
             endpoint.priority = place.priority
@@ -237,9 +232,12 @@ class ClusterCompiler:
             return None
 
 
-def make_endpoint(address: str) -> Endpoint:
+def make_endpoint(address: str, hostname: str = "") -> Endpoint:
     """Return a new endpoint for `host:port`, `[v6]:port` or `unix:/path`."""
     if address.startswith("unix:"):
-        return Endpoint(address, path=address[5:])
-    host, _, port = address.rpartition(":")
-    return Endpoint(address, host.strip("[]"), int(port))
+        endpoint = Endpoint(address, path=address[5:])
+    else:
+        host, _, port = address.rpartition(":")
+        endpoint = Endpoint(address, host.strip("[]"), int(port))
+    endpoint.hostname = hostname
+    return endpoint

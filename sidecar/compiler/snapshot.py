@@ -48,18 +48,22 @@ def compile_snapshot(
     book: Book,
     dial: Dial,
     draw: Draw = random.random,
+    *,
+    is_trial: bool = False,
 ) -> Plan:
     """Return the plan of `snapshot`, with the endpoints that `book` knows already.
 
-    `book` is renewed only when there is no error.  Listeners are keyed by address, clusters by name.
+    `book` is renewed only when there is no error; one of a trial is thrown away.  Listeners are keyed
+    by address, clusters by name.
 
     Raises:
         ConfigErrors: all that is wrong, each with its path.
     """
     errors: list[ConfigError] = []
     _check_names(snapshot, errors)
-    if book.clusters:
-        compile_snapshot(snapshot, secret, Book(), dial)  # raises before anything is touched
+    if book.clusters and not is_trial:
+        trial = book.outline()
+        compile_snapshot(snapshot, secret, trial, dial, is_trial=True)  # raises before it touches
     compiler = ClusterCompiler(snapshot, secret, book, _balancers(), dial, draw, errors)
     models = [(c, f"clusters[{i}]") for i, c in enumerate(snapshot.clusters)]
     for index, inbound in enumerate(snapshot.inbound):

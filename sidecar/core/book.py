@@ -53,6 +53,7 @@ class Endpoint:
         "failures",
         "healthy",
         "host",
+        "hostname",
         "labels",
         "path",
         "pools",
@@ -74,6 +75,7 @@ class Endpoint:
         self.port: Final = port
         self.path: Final = path
         self.weight = weight
+        self.hostname = ""  # for TLS, where it is not `host`
         self.labels: dict[str, str] = {}
         self.removed = False  # by a push: who tried it under the old plan keeps it until the end
         self.priority = 0  # 0 is wanted most
@@ -133,7 +135,8 @@ class ClusterState:
         self.retries = 0
         self.endpoints: Final[dict[str, Endpoint]] = {}
         self.health: Final[dict[str, bool]] = {}  # what checks found, by address
-        self.resolved: tuple[str, ...] | None = None  # the last DNS answer
+        # What discovery found last, as the model has it; (): the name has no address.
+        self.resolved: tuple[Any, ...] | None = None
         self.fingerprint = b""  # of whatever makes old connections unfit: TLS, key material
         self.balancer: object = None  # which one, and its settings, the endpoints are watched for
         self.detector: Final = Detector(self)
@@ -188,3 +191,10 @@ class Book:
         if state is None:
             state = self.clusters[name] = ClusterState()
         return state
+
+    def outline(self) -> Book:
+        """Return another one that knows no more than what was discovered."""
+        other = Book()
+        for name, state in self.clusters.items():
+            other.cluster(name).resolved = state.resolved
+        return other

@@ -1,6 +1,6 @@
 """A named set of endpoints and how to reach them."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Meta
 
@@ -13,6 +13,7 @@ from sidecar.model.balancing import (
     ZoneAware,
 )
 from sidecar.model.base import Address, Count, Duration, Model, Percent
+from sidecar.model.discovery import DnsLookup
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.health import HealthCheck
 from sidecar.model.http2 import Http2
@@ -57,7 +58,7 @@ class Limits(Model, frozen=True, kw_only=True):
 
 
 class Cluster(Model, frozen=True, kw_only=True):
-    """A named set of places (Envoy: config.cluster.v3.Cluster); exactly one of `endpoints` and `dns` is given."""
+    """A named set of places (Envoy: config.cluster.v3.Cluster), from one of `endpoints`, `dns`, `srv` and `file_sd`."""
 
     name: str
     """The name that routes use."""
@@ -68,8 +69,20 @@ class Cluster(Model, frozen=True, kw_only=True):
     dns: Address | None = None
     """Or a DNS name with a port, `catalog.internal:8080`: every address it resolves to is an endpoint."""
 
+    srv: str = ""
+    """Or a DNS name with SRV records, `_http._tcp.catalog.internal`: they say names, ports, weights and priorities."""
+
+    file_sd: str = ""
+    """Or a file in Prometheus's `file_sd` format, YAML or JSON, watched for changes: lists of `targets` with `labels`.
+    The labels `weight`, `priority`, `zone` and `hostname` mean the endpoint's fields; all that do not begin with `__`
+    are its labels, for subsets. A file that is bad or gone leaves the last good endpoints."""
+
     dns_refresh: Duration = 5.0
-    """Seconds between look-ups of `dns`; a look-up that fails keeps the last addresses."""
+    """Seconds between look-ups where no TTL says when, as for names in /etc/hosts. A look-up that fails keeps the last
+    addresses, and is tried again sooner at first."""
+
+    dns_lookup: DnsLookup = DnsLookup()
+    """How the names of `dns` and `srv` are looked up."""
 
     service: str = ""
     """`destination_service` in metrics. Empty: the cluster's name."""
@@ -128,3 +141,16 @@ class Cluster(Model, frozen=True, kw_only=True):
 
     health_checks: tuple[HealthCheck, ...] = ()
     """How the agent finds out which endpoints to leave out; an endpoint must pass all. Empty: none is left out."""
+
+    @property
+    def discovery(self) -> tuple[str, str] | None:
+        """How its endpoints are found, and by what; None where they are listed."""
+        for kind in DISCOVERIES:
+            target = getattr(self, kind)
+            if target:
+                return kind, target
+        return None
+
+
+DISCOVERIES: Final = ("dns", "srv", "file_sd")
+"""Fields that say where endpoints come from."""

@@ -26,3 +26,7 @@ class Endpoint(Model, frozen=True, kw_only=True):
 
     labels: dict[str, str] = {}
     """Free words about it, shown in the status page: `{version: v2}`."""
+
+    hostname: str = ""
+    """Its name for TLS: sent as SNI and, for `simple`, expected in the certificate, unless `tls.sni` of the cluster says
+    another. Empty: the host of the address."""

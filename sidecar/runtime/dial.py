@@ -10,6 +10,7 @@ from sidecar.core.types import Caller
 from sidecar.errors import IdentityError, UpstreamError
 from sidecar.identity.spiffe import peer_identity
 from sidecar.identity.tls import ClientTls
+from sidecar.runtime.eyeballs import Names, is_address
 from sidecar.runtime.tasks import spawn
 from sidecar.runtime.tls import Tls
 from sidecar.wire.proxy_protocol import encode_v1, encode_v2
@@ -21,11 +22,12 @@ WRITE_HIGH: Final = 131072  # octets buffered towards a slow reader before we st
 class Dialler:
     """Begins connections; the result goes to the protocol that was given."""
 
-    __slots__ = ("_bug", "_loop")
+    __slots__ = ("_bug", "_loop", "_names")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, bug: object) -> None:
         self._loop: Final = loop
         self._bug: Final = bug
+        self._names: Final = Names(loop)
 
     def __call__(
         self, cluster: ClusterPlan, endpoint: Endpoint, protocol: Dialled, caller: Caller | None
@@ -71,8 +73,15 @@ class Dialler:
     async def _connect(self, endpoint: Endpoint, first: "_First") -> None:
         if endpoint.path:
             await self._loop.create_unix_connection(lambda: first, endpoint.path)
-        else:
+        elif is_address(endpoint.host):
             await self._loop.create_connection(lambda: first, endpoint.host, endpoint.port)
+        else:
+            sock = await self._names.connect(endpoint.host, endpoint.port)
+            try:
+                await self._loop.create_connection(lambda: first, sock=sock)
+            except BaseException:
+                sock.close()
+                raise
 
     def _failed(self, first: "_First", protocol: Dialled, error: UpstreamError) -> None:
         if first.given:
@@ -119,7 +128,10 @@ class _First(asyncio.Protocol):
         layer = Tls(
             tls.contexts[self.protocol.alpn],
             server_side=False,
-            server_name=self.cluster.server_name or self.endpoint.host or None,
+            server_name=self.cluster.server_name
+            or self.endpoint.hostname
+            or self.endpoint.host
+            or None,
             on_ready=self._verified,
             on_failed=self._refused,
         )

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from sidecar.model.endpoint import Endpoint
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
 
@@ -47,8 +48,8 @@ class Apply(Message, frozen=True):
     """Down: run this; one listening socket is attached per address that the worker has not got.
 
     `serial` numbers the pushes of one agent, so that an answer is never taken for another's.
-    `resolved` has the addresses of each cluster whose DNS name is known by now; `health` what
-    health checks found, as in `Health`, by cluster.
+    `resolved` has the endpoints that were found by now for each cluster that does not list them;
+    `health` what health checks found, as in `Health`, by cluster.
     """
 
     serial: int
@@ -56,15 +57,17 @@ class Apply(Message, frozen=True):
     snapshot: Snapshot
     secret: Secret | None
     addresses: tuple[str, ...]
-    resolved: dict[str, tuple[str, ...]]
+    resolved: dict[str, tuple[Endpoint, ...]]
     health: dict[str, dict[str, bool]] = {}
 
 
 class Endpoints(Message, frozen=True):
-    """Down: what the DNS name of a cluster resolves to now."""
+    """Down: what is found for a cluster now; `kind` and `target` are its `discovery`."""
 
     cluster: str
-    addresses: tuple[str, ...]
+    kind: str
+    target: str
+    endpoints: tuple[Endpoint, ...]
 
 
 class Health(Message, frozen=True):

@@ -16,12 +16,12 @@ from typing import Final, final
 import uvloop
 
 from sidecar import __version__
-from sidecar.compiler.clusters import make_endpoint
 from sidecar.compiler.snapshot import compile_snapshot
 from sidecar.core.api import Sink
 from sidecar.core.book import Book
 from sidecar.core.types import Engine
 from sidecar.errors import ConfigError, ConfigErrors
+from sidecar.model.endpoint import Endpoint
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
 from sidecar.runtime.apply import Runner
@@ -165,11 +165,7 @@ class Worker:
         elif isinstance(message, Apply | Secrets):
             channel.send(await self._take(message, descriptors))
         elif isinstance(message, Endpoints):
-            self._book.cluster(message.cluster).resolved = message.addresses
-            for address in message.addresses:
-                make_endpoint(address)  # a bad address is refused before anything is touched
-            if self._snapshot is not None:
-                await self._apply(self._snapshot, self._secret)
+            await self._found(message)
         elif isinstance(message, Health):
             state = self._book.clusters.get(message.cluster)
             if state is not None:
@@ -217,14 +213,31 @@ class Worker:
                 old.close()
             self._runner.sockets[address] = socket.socket(fileno=descriptor)
 
+    async def _found(self, message: Endpoints) -> None:
+        """Take up other endpoints; those before stay if there is anything wrong with these."""
+        snapshot = self._snapshot
+        wanted = (message.cluster, (message.kind, message.target))
+        if snapshot is None or wanted not in ((c.name, c.discovery) for c in snapshot.clusters):
+            return  # the push that names it brings them, or has taken it away
+        state = self._book.cluster(message.cluster)
+        before = state.resolved
+        state.resolved = _known(message.kind, message.endpoints)
+        try:
+            await self._apply(snapshot, self._secret)
+        except ConfigErrors as errors:
+            state.resolved = before
+            sys.stderr.write(f'level=error msg="endpoints refused" error="{errors}"\n')
+
     def _resolve(self, message: Apply) -> None:
-        """Note the addresses of names; what was known stays, unless a cluster has another name."""
+        """Note endpoints that were found; what was known stays, unless it is looked for elsewhere."""
         old = self._snapshot.clusters if self._snapshot is not None else ()
-        names = {cluster.name: cluster.dns for cluster in old}
+        known = {cluster.name: cluster.discovery for cluster in old}
         for cluster in message.snapshot.clusters:
-            if cluster.name in message.resolved:
-                self._book.cluster(cluster.name).resolved = message.resolved[cluster.name]
-            elif cluster.dns is not None and names.get(cluster.name) != cluster.dns:
+            goal = cluster.discovery
+            if goal is not None and cluster.name in message.resolved:
+                found = _known(goal[0], message.resolved[cluster.name])
+                self._book.cluster(cluster.name).resolved = found
+            elif goal is not None and known.get(cluster.name) != goal:
                 self._book.cluster(cluster.name).resolved = None
 
     async def _apply(self, snapshot: Snapshot, secret: Secret | None) -> None:
@@ -320,6 +333,11 @@ class Worker:
         if self._channel is not None:
             self._channel.send(Drained())
         self._loop.call_later(DRAIN_CHECK, self.done.set)
+
+
+def _known(kind: str, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...] | None:
+    """Return `endpoints` as the book has them: only a name can be without addresses (flag DF)."""
+    return endpoints or (None if kind == "file_sd" else ())
 
 
 def _listen_alone(path: str) -> socket.socket:

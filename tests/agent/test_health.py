@@ -26,6 +26,10 @@ def listed(*names: str, checks: tuple[HealthCheck, ...] = (CHECK,), cluster: str
     return Cluster(name=cluster, endpoints=places, health_checks=checks)
 
 
+def places(*addresses: str) -> tuple[Endpoint, ...]:
+    return tuple(Endpoint(address=address) for address in addresses)
+
+
 def snapshot(*clusters: Cluster) -> Snapshot:
     return Snapshot(workload=Workload(name="web"), clusters=clusters)
 
@@ -62,7 +66,8 @@ class Ward:
 
     def follow(self, *clusters: Cluster, **resolved: tuple[str, ...]) -> None:
         tree = snapshot(*clusters)
-        self.checks.follow(tree, Checks.plans(tree, None), resolved)
+        found = {name: places(*addresses) for name, addresses in resolved.items()}
+        self.checks.follow(tree, Checks.plans(tree, None), found)
 
     def known(self, cluster: Cluster) -> dict[str, bool]:
         return self.checks.of(snapshot(cluster)).get("c", {})
@@ -214,10 +219,10 @@ async def test_the_endpoints_of_a_name_are_what_it_resolves_to() -> None:
     ward = Ward()
     cluster = Cluster(name="c", dns="catalog.internal:1", health_checks=(CHECK,))
     ward.follow(cluster)
-    ward.checks.resolved("c", ("a:1", "b:1"))
-    ward.checks.resolved("other", ("z:1",))
+    ward.checks.resolved("c", places("a:1", "b:1"))
+    ward.checks.resolved("other", places("z:1"))
     await ward.pass_by(5)
-    ward.checks.resolved("c", ("b:1", "d:1"))
+    ward.checks.resolved("c", places("b:1", "d:1"))
     await ward.pass_by(5)
 
     assert ward.known(cluster) == {"b:1": True, "d:1": True}

@@ -131,7 +131,8 @@ def test_the_endpoints_of_a_name_are_what_it_resolves_to(
     answer: tuple[str, ...] | None, addresses: list[str]
 ) -> None:
     book = Book()
-    book.cluster("catalog").resolved = answer
+    if answer is not None:
+        book.cluster("catalog").resolved = tuple(Endpoint(address=address) for address in answer)
     plan = plan_of(Cluster(name="catalog", dns="catalog.internal:80"), book=book)
     assert [e.address for e in plan.endpoints] == addresses
     assert plan.server_name == "catalog.internal"

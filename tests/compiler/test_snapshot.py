@@ -238,12 +238,12 @@ WRONG = {
     "endpoints and dns": (
         snapshot(cluster(dns="catalog.internal:80")),
         "clusters[0]",
-        "expected exactly one of endpoints and dns",
+        "expected exactly one of endpoints, dns, srv and file_sd",
     ),
     "neither endpoints nor dns": (
         snapshot(cluster(endpoints=())),
         "clusters[0]",
-        "expected exactly one of endpoints and dns",
+        "expected exactly one of endpoints, dns, srv and file_sd",
     ),
     **{
         f"bad host {host!r}": (

@@ -78,7 +78,7 @@ def files() -> Iterator[list[int]]:
 
 
 def named(name: str, size: int = 0) -> Endpoints:
-    return Endpoints(name, ("x" * size,))
+    return Endpoints(name, "dns", "x" * size, ())
 
 
 async def test_large_and_small_messages_keep_their_order(pair: Pair) -> None:
