@@ -1,12 +1,16 @@
 """What the parts of a snapshot are compiled by, besides themselves."""
 
+import difflib
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sidecar.core.api import Draw
-from sidecar.core.plan import ClusterPlan
+from sidecar.core.call import CallPlan
+from sidecar.core.plan import PROTOCOL_HTTP1, ClusterPlan
 from sidecar.errors import ConfigError
+
+_EVERYWHERE: Final = ("0.0.0.0", "[::]")  # noqa: S104 - looked for, not listened on
 
 Keep = Callable[[Hashable, Callable[[], Any]], Any]
 """Returns what is remembered under a key across pushes, begun by the second if there is nothing."""
@@ -33,3 +37,59 @@ class Context:
 
     errors: list[ConfigError]
     """Where what is wrong goes."""
+
+    listeners: tuple[str, ...] = ()
+    """Addresses that this sidecar listens on."""
+
+    def call(
+        self,
+        purpose: str,
+        cluster: str,
+        path: str,
+        timeout: float,
+        *,
+        keeps: int = 65536,
+        attempts: int = 3,
+        repeatable: bool = False,
+        grpc: bool = False,
+    ) -> CallPlan | None:
+        """Return how a filter asks the cluster that its config names at `path`; None after an error.
+
+        `purpose` is what metrics call it (`ext_authz`); for the rest see `CallPlan`.
+        """
+        plan = cluster_named(cluster, path, self.clusters, self.errors)
+        if plan is None:
+            return None
+        if grpc and plan.protocol == PROTOCOL_HTTP1:
+            detail = f"gRPC needs HTTP/2: set `protocol: http2` for cluster {cluster!r}"
+            self.errors.append(ConfigError(path, detail))
+        for endpoint in plan.endpoints:
+            if any(_leads_to(endpoint.address, address) for address in self.listeners):
+                # The one way in which a call could cause itself.
+                detail = f"{endpoint.address} of cluster {cluster!r} is a listener of this sidecar"
+                self.errors.append(ConfigError(path, detail))
+        return CallPlan(
+            purpose, plan, timeout, keeps=keeps, attempts=attempts, repeatable=repeatable
+        )
+
+
+def cluster_named(
+    name: str, path: str, clusters: Mapping[str, ClusterPlan], errors: list[ConfigError]
+) -> ClusterPlan | None:
+    """Return the cluster called `name`, or None after an error that offers the nearest name."""
+    plan = clusters.get(name)
+    if plan is None:
+        near = difflib.get_close_matches(name, list(clusters), 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        errors.append(ConfigError(path, f"no cluster is named {name!r}{hint}"))
+    return plan
+
+
+def _leads_to(address: str, listener: str) -> bool:
+    """Say whether a connection to `address` ends at `listener`, as far as can be seen."""
+    if address == listener:
+        return True
+    host, _, port = address.rpartition(":")
+    where, _, there = listener.rpartition(":")
+    is_here = host.startswith("127.") or host in ("localhost", "[::1]")
+    return port == there and where in _EVERYWHERE and is_here

@@ -1,13 +1,11 @@
 """Routes of a listener to a route table."""
 
-import difflib
-from collections.abc import Mapping
 from typing import Final
 
 from sidecar.compiler.access import OPEN, Access, access_filters, path_guards
 from sidecar.compiler.actions import action_filters, cors_filter
 from sidecar.compiler.affinity import hash_policy
-from sidecar.compiler.context import Context
+from sidecar.compiler.context import Context, cluster_named
 from sidecar.compiler.fields import conditions
 from sidecar.compiler.limits import fault_filter, rate_limit_filter
 from sidecar.compiler.retries import INBOUND_RETRIES, retry_filters, retry_plan
@@ -87,18 +85,6 @@ def compile_routes(
             )
         )
     return RouteTable(tuple(entries))
-
-
-def cluster_named(
-    name: str, path: str, clusters: Mapping[str, ClusterPlan], errors: list[ConfigError]
-) -> ClusterPlan | None:
-    """Return the cluster called `name`, or None after an error that offers the nearest name."""
-    plan = clusters.get(name)
-    if plan is None:
-        near = difflib.get_close_matches(name, list(clusters), 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        errors.append(ConfigError(path, f"no cluster is named {name!r}{hint}"))
-    return plan
 
 
 def _shares(route: Route, path: str, context: Context) -> tuple[tuple[int, ClusterPlan], ...]:

@@ -91,6 +91,10 @@ def compile_snapshot(
         workers=snapshot.process.workers,
         draw=draw,
         errors=errors,
+        listeners=(
+            *[listener.address for listener in snapshot.inbound],
+            *[listener.address for listener in snapshot.outbound],
+        ),
     )
     listeners: dict[str, ListenerPlan] = {}
     for index, inbound in enumerate(snapshot.inbound):

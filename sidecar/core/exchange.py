@@ -196,9 +196,15 @@ class Exchange:
         then, self.then = self.then, None
         self.wait_until = NEVER
         self.moved = self.engine.now()
-        if verdict is None and then is not None:
-            verdict = then(self)
-        self._filter(verdict)
+        try:
+            if verdict is None and then is not None:
+                verdict = then(self)
+            self._filter(verdict)
+        except Exception as error:  # noqa: BLE001 - whoever calls is not the one to clean up
+            self.engine.bug("go_on", error)
+            if self.state < REPLYING:
+                self._drop_client()
+                self.fail("internal-error")
 
     def _filter(self, verdict: Verdict) -> None:
         """Do what the last filter said, and ask those that come after it."""

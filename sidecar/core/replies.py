@@ -103,6 +103,8 @@ REPLIES: Final[dict[str, Reply]] = {
     "per-try-timeout": Reply(504, "UT", "the endpoint did not answer this try in time"),
     "grpc-deadline": Reply(504, "UT", "the deadline of the call has passed"),
     "retries-exhausted": Reply(503, "URX", "every allowed try has failed"),
+    # Calls of our own; to the request that caused one, its filter says what that means.
+    "call-too-large": Reply(502, "UPE", "the answer to the sidecar's own call is too large"),
     # Ours.
     "internal-error": Reply(500, "LR", "an error inside the sidecar ended this request"),
 }

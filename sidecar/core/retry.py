@@ -34,6 +34,7 @@ class RetryPlan:
     """
 
     __slots__ = (
+        "any_method",
         "attempts",
         "backoff",
         "backoff_max",
@@ -64,6 +65,7 @@ class RetryPlan:
         backoff_max: float = 0.25,
         longest_wait: float = 0.0,
         counts: bool = False,
+        any_method: bool = False,
     ) -> None:
         self.attempts: Final = attempts
         self.on_connect: Final = on_connect
@@ -77,6 +79,7 @@ class RetryPlan:
         self.backoff: Final = backoff
         self.backoff_max: Final = backoff_max
         self.longest_wait: Final = longest_wait  # that a response may ask for; 0: nobody listens
+        self.any_method: Final = any_method  # each is as good as idempotent
         self.counts: Final = counts  # the endpoint is told which attempt it is
 
     def asks_for(self, head: ResponseHead) -> bool:
@@ -114,6 +117,8 @@ def is_repeatable(exchange: Exchange) -> bool:
     if head.method in IDEMPOTENT:
         return True
     assert exchange.route is not None
+    if exchange.route.retry.any_method:
+        return True
     key = exchange.route.retry.key
     return key != b"" and head.get(key) is not None
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 
 from sidecar.core.api import Sink
+from sidecar.core.plan import CALL
 
 if TYPE_CHECKING:
     from sidecar.core.exchange import Exchange
@@ -33,7 +34,9 @@ class AccessLogSink(Sink):
         self._stamp = ""
 
     def exchange(self, exchange: Exchange) -> None:
-        """Write the line of one exchange."""
+        """Write the line of one exchange; the sidecar's own calls have none: metrics count them."""
+        if exchange.listener.role == CALL:
+            return
         if self._json:
             self._write(_JSON.encode(_record(exchange, self._time(exchange.wall))) + b"\n")
             return

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core.api import Sink
-from sidecar.core.plan import INBOUND
+from sidecar.core.plan import INBOUND, OUTBOUND
 from sidecar.identity.spiffe import workload
 from sidecar.telemetry.buckets import DURATION_BUCKETS, SIZE_BUCKETS
 
@@ -231,7 +231,7 @@ class MetricsSink(Sink):
             upstream = next(iter(identities)) if identities and len(identities) == 1 else ""
         secure = bool(peer) if inbound else cluster is not None and cluster.tls is not None
         labels = [
-            ("reporter", "destination" if inbound else "source"),
+            ("reporter", _REPORTERS.get(role, role)),
             ("source_workload", (workload(peer) if peer else "unknown") if inbound else name),
             ("source_principal", (peer or "unknown") if inbound else identity),
             ("destination_workload", name if inbound else workload(upstream)),
@@ -267,4 +267,5 @@ def ejections(book: Book) -> Iterator[Row]:
             yield "sidecar_outlier_ejected_endpoints", (("cluster", name),), (detector.out,)
 
 
+_REPORTERS: Final = {INBOUND: "destination", OUTBOUND: "source"}  # Istio's names
 _OTHER: Final[Key] = ("other", "", "other", 0, "", "-")

@@ -32,6 +32,18 @@ class MessageCounter:
         self._left = at - size
 
 
+def pack(message: bytes) -> bytes:
+    """Return the body that carries one message."""
+    return b"\0" + len(message).to_bytes(4, "big") + message
+
+
+def unpack(body: bytes) -> bytes | None:
+    """Return the one message of a body; None for what is not exactly one, or compressed."""
+    if len(body) < 5 or body[0] or int.from_bytes(body[1:5], "big") != len(body) - 5:
+        return None
+    return body[5:]
+
+
 def web_trailers(lines: bytes) -> bytes:
     """Return the frame that carries trailer lines at the end of a gRPC-Web body."""
     return b"%c%b%b" % (TRAILERS, len(lines).to_bytes(4, "big"), lines)

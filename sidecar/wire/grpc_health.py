@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from sidecar.wire.grpc import pack, unpack
+
 PATH: Final = b"/grpc.health.v1.Health/Check"
 SERVING: Final = 1
 NAMES: Final = ("UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN")  # of ServingStatus
@@ -14,14 +16,15 @@ def encode_request(service: str) -> bytes:
     """Return the body that asks about `service`; empty asks about the server as a whole."""
     name = service.encode()
     message = b"\x0a" + _varint(len(name)) + name if name else b""  # HealthCheckRequest.service = 1
-    return b"\0" + len(message).to_bytes(4, "big") + message
+    return pack(message)
 
 
 def decode_response(body: bytes) -> int | None:
     """Return the ServingStatus in `body`, 0 if it holds none; None if it is no such message."""
-    if len(body) < 5 or body[0] or int.from_bytes(body[1:5], "big") != len(body) - 5:
-        return None  # compressed, which we have not offered, or not exactly one message
-    at, status = 5, 0
+    message = unpack(body)
+    if message is None:
+        return None
+    body, at, status = message, 0, 0
     while at < len(body):
         key, at = _read(body, at)
         value, at = _read(body, at) if key & 7 in (_VARINT, _LENGTH) else (0, at)

@@ -24,6 +24,8 @@ TRANSLATED = {
     "reused-closed",  # exchange: a retry, or upstream-closed
     "too-many-interim",  # http1_client: upstream-protocol
     "unasked-101",  # http1_client: upstream-protocol
+    "call-bad-answer",  # unary: the filter that has asked says what it means
+    "call-refused",  # the same
     "bad-key-material",  # the compiler: a ConfigError
     # hpack: the connection ends with COMPRESSION_ERROR
     "hpack-huffman",
