@@ -7,13 +7,12 @@ from typing import Final
 FEATURES: Final[Mapping[str, str]] = {
     "bare": "routing; also what cannot be off: metrics (Sidecar, Envoy, HAProxy), request id (Sidecar, Envoy), "
     "trace context (Sidecar)",
-    "full": "on all sides: access log to a file, metrics, request id, trace context and 1 % sampling, one "
-    "authorization rule, local rate limit, retries armed; opaque TCP: access log and metrics",
+    "full": "on all sides: access log to a file, metrics, request id, trace context and 1 % sampling, "
+    "one authorization rule (a path is refused, on its normal form), local rate limit, retries armed; "
+    "opaque TCP: access log and metrics",
 }
 # What issue and README promise of *full* and one side lacks is off on both, and said in the report.
 LEFT_OUT: Final = (
-    "authorization: Sidecar and Envoy have a rule where callers have an identity (mTLS in), and none elsewhere, "
-    "since Sidecar's only rule is about identities; HAProxy and nginx refuse one path everywhere",
     "spans: nobody makes any that are collected; Sidecar, HAProxy and nginx mark traces, Envoy makes spans of "
     "the 1 % and has no collector to send them to",
     "metrics: nginx has none",
@@ -37,10 +36,7 @@ class Hop:
 
     def with_features(self, features: str) -> "Hop":
         """Return the hop with what `features` switches on."""
-        if features != "full":
-            return self
-        rule = {"authorization"} if "mtls-in" in self.flags else set()
-        return replace(self, flags=self.flags | {"full"} | rule)
+        return replace(self, flags=self.flags | {"full"}) if features == "full" else self
 
 
 @dataclass(frozen=True)

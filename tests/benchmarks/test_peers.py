@@ -103,10 +103,11 @@ def test_what_we_are_measured_with_compiles_and_envoys_has_as_many_endpoints(
     (network,) = chain["filters"]
     settings = network["typed_config"]
     assert ("access_log" in settings) == (features == "full")
-    (route,) = snapshot.outbound[0].routes if snapshot.outbound else snapshot.inbound[0].routes
+    listener = snapshot.inbound[0] if snapshot.inbound else snapshot.outbound[0]
+    (route,) = listener.routes
     filters = [one["name"].rpartition(".")[2] for one in settings.get("http_filters", ())]
     assert bool(route.rate_limits) == ("local_ratelimit" in filters)
-    assert bool(snapshot.inbound and snapshot.inbound[0].allow) == ("rbac" in filters)
+    assert bool(listener.authorization) == ("rbac" in filters)
     ours = snapshot.telemetry.access_log.path
     assert (ours == "off") == (features == "bare")
     assert settings["@type"].endswith("TcpProxy" if "tcp" in hop.flags else "HttpConnectionManager")
