@@ -18,7 +18,7 @@ from sidecar.core.api import Answer, Wait
 from sidecar.core.grpc import Call, is_grpc
 from sidecar.core.grpc_web import WEB, GrpcWeb
 from sidecar.core.heads import request_edits
-from sidecar.core.plan import ClusterPlan, RoutePlan
+from sidecar.core.plan import PROTOCOL_HTTP2, ClusterPlan, RoutePlan
 from sidecar.core.replies import answer_with, reply_for
 from sidecar.core.retry import back_off, has_another, tell_attempt, wait_after
 from sidecar.core.timers import NEVER
@@ -100,7 +100,6 @@ class Exchange:
         "try_deadline",
         "upstream_ms",
         "wait_until",
-        "wall",
         "web",
     )
 
@@ -119,7 +118,6 @@ class Exchange:
         self.head: Final = head
         self.state = ROUTING
         self.started: Final = engine.now()
-        self.wall: Final = engine.wall()
         self.request_id = b""
         self.traceparent = b""
         self.route: RoutePlan | None = None
@@ -151,12 +149,18 @@ class Exchange:
         self.then: Callable[[Exchange], Verdict] | None = None  # asked when a wait is over
         self.wait_until = NEVER  # when a filter's wait is
         self.retry_at = NEVER  # when the back-off before the next attempt is over
-        self.moved = self.started  # when an octet last moved, either way
+        self.moved: float = self.started  # when an octet last moved, either way
         self.extra: list[Field] = []  # fields of ours, sent after the caller's
         self.fields: dict[str, str] | None = None  # what filters add to the access log
         self.grpc: Call | None = None
         self.web: GrpcWeb | None = None  # the caller is a browser
         self.reset_code = 0  # of HTTP/2, with which the endpoint ended the response
+
+    @property
+    def wall(self) -> float:
+        """Return when it began, in seconds of the epoch."""
+        engine = self.engine
+        return engine.wall() - (engine.now() - self.started)
 
     def step(self, to: int) -> None:
         """Move to state `to`; a step that STEPS does not list is a bug."""
@@ -171,7 +175,8 @@ class Exchange:
         head = self.head
         if end:
             self.owed = 0
-        self.bytes_in = len(body)
+        if body:
+            self.bytes_in = len(body)
         if b"content-type" in head.found:
             body = self._begin_grpc(body)
         if body:
@@ -231,16 +236,16 @@ class Exchange:
         """Draw the cluster, and have an endpoint of it."""
         route = self.route
         assert route is not None
-        self.cluster = route.pick(self.engine.draw)
+        cluster = self.cluster = route.cluster or route.pick(self.engine.draw)
         if not self.owed:
             self._limit(now)
-        state = self.cluster.state
-        if state.requests >= self.cluster.max_requests:
+        state = cluster.state
+        if state.requests >= cluster.max_requests:
             self.cluster = None
             self.fail("requests-overflow")
             return
         state.requests += 1
-        self._attempt()
+        self._attempt(now)
 
     def request_data(self, data: bytes) -> None:
         """More of the request's body."""
@@ -372,8 +377,9 @@ class Exchange:
         self.moved = now
         self.held = None
         self.bytes_out = len(body)
-        for stop in route.on_response:
-            stop.on_response(self, head)
+        if route.on_response:
+            for stop in route.on_response:
+                stop.on_response(self, head)
         self.status = head.status  # from here on there is no other answer
         if not end:
             self._begun()
@@ -445,7 +451,7 @@ class Exchange:
             self.go_on()
         elif now >= self.retry_at:
             self.retry_at = NEVER
-            self._attempt()
+            self._attempt(now)
         elif now >= self.moved + self.listener.stream_idle_timeout > self.moved:
             self._drop_client()
             self.fail("stream-idle")
@@ -470,10 +476,11 @@ class Exchange:
         """The request is whole: from now on the route's timeout counts."""
         route = self.route
         assert route is not None
-        timeout = route.timeout if self.grpc is None else route.grpc_timeout
-        if timeout:
-            deadline = NEVER if self.grpc is None else self.grpc.deadline
-            self.route_deadline = min(deadline, since + timeout)
+        if self.grpc is None:
+            if route.timeout:
+                self.route_deadline = since + route.timeout
+        elif route.grpc_timeout:
+            self.route_deadline = min(self.grpc.deadline, since + route.grpc_timeout)
 
     def _is_retried(self, head: ResponseHead, *, end: bool) -> bool:
         """Try again if the policy asks for it after such a response; say whether."""
@@ -511,19 +518,22 @@ class Exchange:
         self._arm()
 
     def _arm(self) -> None:
-        idle = 0.0 if self.state == WAITING else self.listener.stream_idle_timeout
-        deadline = min(
-            self.route_deadline,
-            self.try_deadline,
-            self.retry_at,
-            self.wait_until,
-            self.moved + idle if idle else NEVER,
-        )
+        """Be due when the first of all limits is reached."""
+        deadline = self.route_deadline
+        if self.try_deadline < deadline:
+            deadline = self.try_deadline
+        if self.retry_at < deadline:
+            deadline = self.retry_at
+        if self.wait_until < deadline:
+            deadline = self.wait_until
+        idle = self.listener.stream_idle_timeout
+        if idle and self.state != WAITING and self.moved + idle < deadline:
+            deadline = self.moved + idle
         self.engine.wheel.arm(self.downstream.timer, deadline)
 
-    def _attempt(self) -> None:
+    def _attempt(self, now: float) -> None:
         """Pick an endpoint and take a connection to it."""
-        cluster, route = self.cluster, self.route
+        cluster, route, engine = self.cluster, self.route, self.engine
         assert cluster is not None
         assert route is not None
         self.sent_at = 0.0
@@ -539,11 +549,13 @@ class Exchange:
         endpoint.active += 1
         endpoint.requests += 1
         if route.per_try_timeout:
-            self.try_deadline = self.engine.now() + route.per_try_timeout
+            self.try_deadline = now + route.per_try_timeout
         self._arm()
-        try:
+        kind: int = cluster.protocol
+        if kind > PROTOCOL_HTTP2:
             kind = cluster.kind(self.head)
-            client = pool.take(self.engine, cluster, endpoint, kind, self, fresh=self.fresh)
+        try:
+            client = pool.take(engine, cluster, endpoint, kind, self, fresh=self.fresh)
         except OverloadError as error:
             endpoint.active -= 1
             self.endpoint = None
@@ -610,7 +622,7 @@ class Exchange:
         if route.retry.counts:
             tell_attempt(self, self.attempts + 1)
         if wait is None:
-            self._attempt()
+            self._attempt(self.engine.now())
             return
         self.retry_at = self.engine.now() + wait
         self.try_deadline = NEVER
@@ -668,7 +680,7 @@ class Exchange:
     def _finish(self, *, cut: bool = False) -> None:
         """The end, whatever it was: counts go back, sinks are told, the caller's side goes on."""
         self.step(DONE)
-        self.downstream.timer.stop()
+        self.downstream.timer.deadline = NEVER
         self.held = None
         if self.endpoint is not None:
             self.endpoint.active -= 1
@@ -678,7 +690,7 @@ class Exchange:
             if self.retrying:
                 cluster.state.retries -= 1
         route = self.route
-        if route is not None:
+        if route is not None and route.on_finish:
             for stop in route.on_finish:
                 try:
                     stop.on_finish(self)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, cast, final
 
 from sidecar.core import pool
-from sidecar.core.timers import Timer
+from sidecar.core.timers import NEVER, Timer
 from sidecar.errors import DownstreamError, SidecarError, UpstreamError
 from sidecar.wire.fields import Fields, ResponseHead
 from sidecar.wire.http1_body import (
@@ -126,7 +126,11 @@ class Http1Client(asyncio.Protocol):
 
     def lease(self) -> Http1Client:
         """Return itself: it carries one request at a time, and is in no pool meanwhile."""
-        self._leave()
+        idle = self.endpoint.pools[self.kind].idle
+        if idle and idle[-1] is self:  # nearly always; `_leave` looks elsewhere as well
+            idle.pop()
+        else:
+            self._leave()
         return self
 
     def retire(self) -> None:
@@ -140,7 +144,7 @@ class Http1Client(asyncio.Protocol):
         head = exchange.head
         self.exchange = exchange
         self.used += 1
-        self.timer.stop()
+        self.timer.deadline = NEVER
         self.received = False
         self.interim = 0
         self.sent_all = end
@@ -158,7 +162,8 @@ class Http1Client(asyncio.Protocol):
             ):
                 lines += b"Content-Length: 0\r\n"
         parts = [head.method, b" ", head.target, b" HTTP/1.1\r\n", lines]
-        parts += [b"%b: %b\r\n" % field for field in exchange.extra]
+        if exchange.extra:
+            parts += [b"%b: %b\r\n" % field for field in exchange.extra]
         if head.version == 10 and b"host" not in head.found:
             own = self.endpoint.address.encode() if self.endpoint.host else b""
             parts.append(b"Host: " + own + b"\r\n")
@@ -217,7 +222,8 @@ class Http1Client(asyncio.Protocol):
         ):
             self.close()
             return
-        self.resume()
+        if self.paused:
+            self.resume()
         pool.free(self.cluster, self.endpoint.pools[self.kind], self)
 
     def close(self) -> None:
@@ -314,8 +320,9 @@ class Http1Client(asyncio.Protocol):
                 exchange.response_data(piece)
             return
         self.received = True
-        buffered = len(self.buffer)
-        if buffered:
+        buffered = 0
+        if self.buffer:
+            buffered = len(self.buffer)
             data = self.buffer + data
         result = self.cluster.reader.response(data, exchange.head.method, buffered)
         while result is not None:
@@ -358,6 +365,9 @@ class Http1Client(asyncio.Protocol):
         body: BodyReader
         if head.chunked:
             body = ChunkedReader()
+        elif head.length == len(data):  # all of it is there
+            exchange.response(head, data, end=True)
+            return
         elif head.length is not None:
             body = LengthReader(head.length)
         else:

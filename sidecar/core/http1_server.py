@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 from sidecar.core.exchange import ROUTING, Exchange
 from sidecar.core.http1_reply import own
 from sidecar.core.replies import Reply, reply_for
-from sidecar.core.timers import Timer
+from sidecar.core.timers import NEVER, Timer
 from sidecar.errors import DownstreamError
 from sidecar.wire.fields import Fields, RequestHead, ResponseHead, reason_phrase
 from sidecar.wire.http1_body import (
@@ -237,7 +237,14 @@ class Http1Server(asyncio.Protocol):
     def closed(self) -> None:
         """The exchange is over: go on with the next request, or close."""
         self.exchange = None
-        if self.state in (CLOSED, LINGERING):
+        state = self.state
+        if state == WAIT and self.keep and not (self.buffer or self.full or self.ended):
+            if not self.listener.engine.draining:
+                if self.paused:
+                    self.resume()
+                self._await_head()
+                return
+        if state in (CLOSED, LINGERING):
             return
         if self.tunnel or (not self.keep and self.state != BODY):
             self._part()
@@ -432,7 +439,10 @@ class Http1Server(asyncio.Protocol):
 
     def _await_head(self) -> None:
         self.state = HEAD
-        self._arm(self.listener.plan.idle_timeout)
+        listener = self.listener
+        idle = listener.plan.idle_timeout
+        engine = listener.engine
+        engine.wheel.arm(self.timer, engine.now() + idle if idle else NEVER)
 
     def _refuse(self, error: DownstreamError) -> None:
         """Answer a broken request, which no exchange may see, and close."""

@@ -117,7 +117,11 @@ def take(
         idle = pool.idle
         while idle:
             lender = idle[-1]
-            if lender.is_open and _is_fit(cluster, lender):
+            if (
+                lender.is_open
+                and lender.generation == state.generation
+                and not endpoint.removed  # this and the line before are `_is_fit`
+            ):
                 return lender.lease()
             lender.retire()
     if state.pending >= cluster.max_pending:
@@ -136,6 +140,9 @@ def free(cluster: ClusterPlan, pool: Pool, lender: Lender) -> None:
     """`lender` has room for a request again."""
     if not _is_fit(cluster, lender):
         lender.retire()
+        return
+    if not cluster.state.pending:  # nobody waits for any endpoint
+        lender.join()
         return
     if not pool.waiting and lender.is_unused and _is_short(cluster):
         lender.retire()  # its place is of use to who waits for another endpoint

@@ -110,8 +110,11 @@ class MetricsSink(Sink):
         series.duration[bisect_left(DURATION_BUCKETS, spent)] += 1
         series.duration_sum += spent
         size = exchange.bytes_in
-        series.request[bisect_left(SIZE_BUCKETS, size)] += 1
-        series.request_sum += size
+        if size:
+            series.request[bisect_left(SIZE_BUCKETS, size)] += 1
+            series.request_sum += size
+        else:
+            series.request[0] += 1
         size = exchange.bytes_out
         series.response[bisect_left(SIZE_BUCKETS, size)] += 1
         series.response_sum += size

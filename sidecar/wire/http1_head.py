@@ -55,6 +55,18 @@ _PROTECTED: Final = frozenset({b"host", b"content-length", b"authorization", b"c
 # `Connection: host` must not take end-to-end fields away (the hop-by-hop abuse of 2019).
 
 
+LENGTH, CODING, CONNECTION, HOP, EXPECT, LOOKALIKE = (1 << bit for bit in range(6))
+# What a field is to us, besides being looked at; a head with none of them needs no settling.
+_KINDS: Final = {
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"connection": CONNECTION,
+    b"expect": EXPECT,
+    **dict.fromkeys(HOP_BY_HOP - {b"connection", b"transfer-encoding"}, HOP),
+}
+_MAX_REMEMBERED: Final = 1000  # spellings of names, and hosts; a peer may make up any number
+_LONG_HOST: Final = 256  # octets; longer ones are looked at every time
+
 Find = Callable[[bytes, int, int], list[tuple[bytes, bytes]]]
 
 
@@ -62,7 +74,10 @@ Find = Callable[[bytes, int, int], list[tuple[bytes, bytes]]]
 class HeadReader:
     """Reads heads; made once per plan, for the names that its routes and filters ask for."""
 
-    __slots__ = ("_find_request", "_find_response", "max_fields", "max_size", "names")
+    __slots__ = (
+        "_authorities", "_find_request", "_find_response", "_kinds", "_short", "max_fields",
+        "max_size", "names",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -75,6 +90,9 @@ class HeadReader:
         self._find_response: Final = _finder({*RESPONSE_NAMES, *self.names})
         self.max_size: Final = max_size
         self.max_fields: Final = max_fields
+        self._short: Final = 4 * max_fields  # a line has at least 4 octets: need not be counted
+        self._kinds: Final[dict[bytes, tuple[bytes, int]]] = {}  # by name as it came
+        self._authorities: Final[dict[bytes, bytes]] = {}
 
     def request(self, data: bytes, searched: int = 0) -> tuple[RequestHead, int] | None:
         """Return the request head at the start of `data`, and its length; None if not whole.
@@ -95,11 +113,18 @@ class HeadReader:
         end = match.end()
         if end > self.max_size:
             raise self._too_large(data, b"request")
-        self._check_count(block)
+        if len(block) > self._short:
+            self._check_count(block)
         head = RequestHead(method, target, 11 if minor == b"1" else 10, block, {})
         # From one octet before: a line of interest is found by the line end that it follows.
-        _fill(head, self._find_request(data, match.start(4) - 1, end - 2))
-        _settle_request(head)
+        flags = self._fill(head.found, self._find_request(data, match.start(4) - 1, end - 2))
+        host = head.found.get(b"host", b"")
+        authority = self._authorities.get(host)
+        head.authority = self._authority(head, host) if authority is None else authority
+        if target[:1] != b"/" or method == b"CONNECT":
+            _settle_target(head)
+        if flags:
+            _settle_request(head, flags)
         return head, end
 
     def response(
@@ -122,11 +147,58 @@ class HeadReader:
         end = match.end()
         if end > self.max_size:
             raise self._too_large(data, b"response")
-        self._check_count(block)
+        if len(block) > self._short:
+            self._check_count(block)
         head = ResponseHead(int(status), reason or b"", 11 if minor == b"1" else 10, block, {})
-        _fill(head, self._find_response(data, match.start(4) - 1, end - 2))
-        _settle_response(head, method)
+        flags = self._fill(head.found, self._find_response(data, match.start(4) - 1, end - 2))
+        _settle_response(head, method, flags)
         return head, end
+
+    def _fill(self, found: dict[bytes, bytes], lines: list[tuple[bytes, bytes]]) -> int:
+        """Fill `found` with `lines`, as the finder returns them; return the kinds of their names."""
+        kinds = self._kinds
+        flags = 0
+        for name, value in lines:
+            known = kinds.get(name)
+            if known is None:
+                known = self._learn(name)
+            lower, kind = known
+            flags |= kind
+            if value[-1:] in _BLANKS:
+                value = value.rstrip(b" \t")
+            if lower in found:
+                value = found[lower] + b", " + value
+            found[lower] = value
+        return flags
+
+    def _learn(self, name: bytes) -> tuple[bytes, int]:
+        """Return what the spelling `name` means, and remember it: callers use few of the many."""
+        lower = name.lower()
+        kind = _KINDS.get(lower, 0)
+        if b"_" in lower and _LOOKALIKE.fullmatch(lower) is not None:
+            kind = LOOKALIKE
+        if len(self._kinds) >= _MAX_REMEMBERED:
+            self._kinds.clear()
+        self._kinds[name] = lower, kind
+        return lower, kind
+
+    def _authority(self, head: RequestHead, host: bytes) -> bytes:
+        """Return `host` in lower case, and remember that it is well-formed.
+
+        Raises:
+            DownstreamError: none where there must be one, or no single host.
+        """
+        if not host and b"host" not in head.found and head.version == 11:
+            raise DownstreamError("bad-host", "an HTTP/1.1 request without Host")
+        if _AUTHORITY.fullmatch(host) is None:
+            # Two Host lines were joined with a comma and a blank, which the pattern refuses as well.
+            raise DownstreamError("bad-host", f"expected one host, got {host[:80]!r}")
+        lower = host.lower()
+        if host and len(host) <= _LONG_HOST:  # nothing at all is for HTTP/1.0 alone
+            if len(self._authorities) >= _MAX_REMEMBERED:
+                self._authorities.clear()
+            self._authorities[host] = lower
+        return lower
 
     def _too_large(self, data: bytes, kind: bytes) -> SidecarError:
         """Return what is too large: it depends on nothing but the first `max_size` octets."""
@@ -136,8 +208,7 @@ class HeadReader:
         return DownstreamError("head-too-large", f"more than {self.max_size} octets")
 
     def _check_count(self, block: bytes) -> None:
-        if len(block) > 4 * self.max_fields and block.count(b"\n") > self.max_fields:
-            # (a line has at least 4 octets, so a short block need not be counted)
+        if block.count(b"\n") > self.max_fields:
             raise DownstreamError("too-many-fields", f"more than {self.max_fields} fields")
 
     def _explain(self, data: bytes, kind: bytes) -> None:
@@ -190,42 +261,21 @@ def _finder(names: Iterable[bytes], more: Iterable[bytes] = ()) -> Find:
     return re.compile(rb"\n((?i:" + wanted + rb")):[ \t]*+([^\r]*+)").findall
 
 
-def _fill(head: Fields, lines: list[tuple[bytes, bytes]]) -> None:
-    """Set `found`; a field that looks like one of ours is taken out."""
-    found = head.found
-    for name, value in lines:
-        name = name.lower()
-        if value[-1:] in _BLANKS:
-            value = value.rstrip(b" \t")
-        old = found.get(name)
-        found[name] = value if old is None else old + b", " + value
-        if b"_" in name and _LOOKALIKE.fullmatch(name) is not None:
-            head.remove(name)
-
-
-def _settle_request(head: RequestHead) -> None:
-    """Fill in what framing, persistence and authority the fields say.
+def _settle_request(head: RequestHead, flags: int) -> None:
+    """Fill in what framing and persistence the fields say; `flags` are the kinds of all of them.
 
     Raises:
-        DownstreamError: contradictory or forbidden framing, Host or target.
+        DownstreamError: contradictory or forbidden framing.
     """
     found = head.found
-    host = found.get(b"host")
-    if host is None:
-        if head.version == 11:
-            raise DownstreamError("bad-host", "an HTTP/1.1 request without Host")
-        host = b""
-    elif _AUTHORITY.fullmatch(host) is None:
-        # Two Host lines were joined with a comma and a blank, which the pattern refuses as well.
-        raise DownstreamError("bad-host", f"expected one host, got {host[:80]!r}")
-    head.authority = host.lower()
-    if head.target[:1] != b"/":
-        _settle_target(head)
-    length = found.get(b"content-length")
-    if length is not None:
+    if flags & LOOKALIKE:
+        _drop_lookalikes(head)
+    length = coding = None
+    if flags & LENGTH:
+        length = found[b"content-length"]
         head.length = parse_length(length)
-    coding = found.get(b"transfer-encoding")
-    if coding is not None:
+    if flags & CODING:
+        coding = found[b"transfer-encoding"]
         if length is not None:
             raise DownstreamError("bad-framing", "both Content-Length and Transfer-Encoding")
         if head.version == 10:
@@ -234,9 +284,10 @@ def _settle_request(head: RequestHead) -> None:
             raise DownstreamError("bad-transfer-coding", f"expected chunked, got {coding[:40]!r}")
         head.chunked = True
         head.length = None
-    _remake_framing(head, length, coding)
-    if b"connection" in found or not HOP_BY_HOP.isdisjoint(found):
-        head.close, head.upgrade = _settle_connection(head, head.version)
+    if flags & (LENGTH | CODING):
+        _remake_framing(head, length, coding)
+    if flags & (CONNECTION | HOP | CODING):
+        head.close, head.upgrade = _settle_connection(head, flags)
         if head.length != 0:
             head.upgrade = None  # behind a body nobody could tell the tunnel from the rest of it
     expect = found.get(b"expect")  # behind `Connection`, which may have taken it away
@@ -244,8 +295,12 @@ def _settle_request(head: RequestHead) -> None:
         if expect.lower() != b"100-continue":
             raise DownstreamError("bad-expectation", f"expected 100-continue, got {expect[:40]!r}")
         head.expect = head.length != 0 and head.version == 11
-    if head.method == b"CONNECT":
-        raise DownstreamError("connect-refused", "CONNECT is not served here")
+
+
+def _drop_lookalikes(head: Fields) -> None:
+    """Take fields out that some servers would take for ours (`_` for `-`)."""
+    for name in [n for n in head.found if b"_" in n and _LOOKALIKE.fullmatch(n) is not None]:
+        head.remove(name)
 
 
 def _remake_framing(head: Fields, length: bytes | None, coding: bytes | None) -> None:
@@ -277,7 +332,9 @@ def _settle_target(head: RequestHead) -> None:
     A caller of HTTP/1.0 may name its host in the target alone: then it gets a Host field.
     """
     target = head.target
-    if head.method == b"CONNECT" or (target == b"*" and head.method == b"OPTIONS"):
+    if head.method == b"CONNECT":
+        raise DownstreamError("connect-refused", "CONNECT is not served here")
+    if target == b"*" and head.method == b"OPTIONS":
         return
     match = _ABSOLUTE.fullmatch(target)
     if match is None:
@@ -298,11 +355,14 @@ def _settle_target(head: RequestHead) -> None:
         head.target = rest if rest[:1] == b"/" else b"/" + rest
 
 
-def _settle_connection(head: Fields, version: int) -> tuple[bool, bytes | None]:
+def _settle_connection(
+    head: RequestHead | ResponseHead, flags: int
+) -> tuple[bool, bytes | None]:
     """Take hop-by-hop lines out of `head`; return (close after this message, upgrade asked for)."""
     found = head.found
+    version = head.version
     connection = found.get(b"connection")
-    if connection in _PLAIN_OPTIONS and len(HOP_BY_HOP & found.keys()) == 1:
+    if connection in _PLAIN_OPTIONS and not flags & (HOP | CODING):
         block = head.block
         # As nearly every server writes it; `replace` costs a fifth of the pattern.
         head.block = block.replace(b"\r\nConnection: keep-alive\r\n", b"\r\n", 1)
@@ -336,36 +396,39 @@ def _settle_connection(head: Fields, version: int) -> tuple[bool, bytes | None]:
     return close, upgrade
 
 
-def _settle_response(head: ResponseHead, method: bytes) -> None:
-    """Fill in framing and persistence (RFC 9112 §6.3).
+def _settle_response(head: ResponseHead, method: bytes, flags: int) -> None:
+    """Fill in framing and persistence (RFC 9112 §6.3); `flags` are the kinds of all fields.
 
     Raises:
         DownstreamError: contradictory framing.
     """
     found = head.found
     head.close = head.version == 10
-    if not HOP_BY_HOP.isdisjoint(found):
-        head.close, head.upgrade = _settle_connection(head, head.version)
+    if flags & LOOKALIKE:
+        _drop_lookalikes(head)
+    if flags & (CONNECTION | HOP | CODING):
+        head.close, head.upgrade = _settle_connection(head, flags)
     status = head.status
-    length = found.get(b"content-length")
-    size = None if length is None else parse_length(length)
-    coding = found.get(b"transfer-encoding")
-    if coding is not None:
+    length = coding = None
+    if flags & LENGTH:
+        length = found[b"content-length"]
+        head.length = parse_length(length)
+    if flags & CODING:
+        coding = found[b"transfer-encoding"]
         if length is not None:
             raise DownstreamError("bad-framing", "both Content-Length and Transfer-Encoding")
         if head.version == 10 or coding.lower() != b"chunked":
             raise DownstreamError("bad-transfer-coding", f"expected chunked, got {coding[:40]!r}")
-    _remake_framing(head, length, coding)
+        head.chunked = True
+    if flags & (LENGTH | CODING):
+        _remake_framing(head, length, coding)
     if method == b"HEAD" or status == 304 or status == 204 or status < 200:
         head.length = 0
+        head.chunked = False
         if status == 204 or status < 200:
             for name in (b"content-length", b"transfer-encoding"):
                 if name in found:  # must not be there (RFC 9110 §8.6, RFC 9112 §6.1)
                     head.remove(name)
-    elif coding is not None:
-        head.chunked = True
-    else:
-        head.length = size
 
 
 def _reason(data: bytes, kind: bytes) -> SidecarError:
