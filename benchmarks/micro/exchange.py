@@ -31,6 +31,7 @@ from sidecar.core.plan import ClusterPlan, Dialled
 from sidecar.core.timers import Wheel
 from sidecar.core.types import Caller, Engine, ListenerState
 from sidecar.model.snapshot import Snapshot
+from sidecar.runtime.clock import wall
 from sidecar.runtime.listener import Front
 from sidecar.sources.decode import decode
 from sidecar.telemetry.access_log import AccessLogSink
@@ -118,7 +119,7 @@ class Stand:
         self.ready: list[Callable[[], None]] = []
         self.upstreams: list[Wire] = []
         self.engine = Engine(
-            time.monotonic, time.time, Wheel(lambda when: None), later=self.ready.append
+            time.monotonic, wall, Wheel(lambda when: None), later=self.ready.append
         )  # fmt: skip
         retry = {"attempts": 3, "on": ["connect-failure", "reset"]} if full else {}
         config = {
@@ -212,7 +213,11 @@ class Asking:
         path, *others = differing(0, chance)
         if self._grpc:
             path = (b":path", b"/bench.Echo/Unary", 4)
-            others = [(b"te", b"trailers", 0), (b"content-type", b"application/grpc", 31), others[1]]
+            others = [
+                (b"te", b"trailers", 0),
+                (b"content-type", b"application/grpc", 31),
+                others[1],
+            ]
         before, repeated = self._opening
         start = b"\x83\x86" if self._grpc else before[:2]
         self._first = start + before[2:] + _added(path) + repeated + b"".join(map(_added, others))

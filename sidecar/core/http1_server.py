@@ -238,12 +238,14 @@ class Http1Server(asyncio.Protocol):
         """The exchange is over: go on with the next request, or close."""
         self.exchange = None
         state = self.state
-        if state == WAIT and self.keep and not (self.buffer or self.full or self.ended):
-            if not self.listener.engine.draining:
-                if self.paused:
-                    self.resume()
-                self._await_head()
-                return
+        if (
+            state == WAIT
+            and self.keep
+            and not (self.buffer or self.full or self.ended or self.paused)
+            and not self.listener.engine.draining
+        ):
+            self._await_head()  # what `_next` does nearly always
+            return
         if state in (CLOSED, LINGERING):
             return
         if self.tunnel or (not self.keep and self.state != BODY):

@@ -355,9 +355,7 @@ def _settle_target(head: RequestHead) -> None:
         head.target = rest if rest[:1] == b"/" else b"/" + rest
 
 
-def _settle_connection(
-    head: RequestHead | ResponseHead, flags: int
-) -> tuple[bool, bytes | None]:
+def _settle_connection(head: RequestHead | ResponseHead, flags: int) -> tuple[bool, bytes | None]:
     """Take hop-by-hop lines out of `head`; return (close after this message, upgrade asked for)."""
     found = head.found
     version = head.version
