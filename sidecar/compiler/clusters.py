@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Final, final
 
+from sidecar.compiler.admission import guard_cluster
 from sidecar.compiler.balancing import assemble, chosen_balancer, outlier_policy
 from sidecar.compiler.discovery import check_discovery, found_endpoints
 from sidecar.compiler.health import check_health
@@ -72,6 +73,7 @@ class ClusterCompiler:
         state = self._book.cluster(cluster.name)
         endpoints = self._endpoints(cluster, state, path)
         balancer = self._balancer(cluster, state, endpoints, path)
+        guard_cluster(cluster, state, endpoints, path, self._draw, self._errors)
         plan = ClusterPlan(
             cluster.name,
             state,

@@ -12,6 +12,7 @@ from sidecar.core.ejection import Detector
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sidecar.core.admission import Guard
     from sidecar.core.api import Watcher
     from sidecar.core.pool import Lender, Place
 
@@ -121,11 +122,13 @@ class ClusterState:
         "endpoints",
         "fingerprint",
         "generation",
+        "guard",
         "health",
         "pending",
         "requests",
         "resolved",
         "retries",
+        "room",
     )
 
     def __init__(self) -> None:
@@ -133,6 +136,8 @@ class ClusterState:
         self.pending = 0
         self.requests = 0
         self.retries = 0
+        self.room = 1024  # requests under way before `core/admission` is asked
+        self.guard: Guard | None = None  # who has a say in that, beside the configured limit
         self.endpoints: Final[dict[str, Endpoint]] = {}
         self.health: Final[dict[str, bool]] = {}  # what checks found, by address
         # What discovery found last, as the model has it; (): the name has no address.

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core import pool
+from sidecar.core.admission import refusal
 from sidecar.core.api import Answer, Wait
 from sidecar.core.grpc import Call, is_grpc
 from sidecar.core.grpc_web import WEB, GrpcWeb
@@ -240,10 +241,12 @@ class Exchange:
         if not self.owed:
             self._limit(now)
         state = cluster.state
-        if state.requests >= cluster.max_requests:
-            self.cluster = None
-            self.fail("requests-overflow")
-            return
+        if state.requests >= state.room:
+            refused = refusal(self)
+            if refused is not None:
+                self.cluster = None
+                self.fail(*refused)
+                return
         state.requests += 1
         self._attempt(now)
 

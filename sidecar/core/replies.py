@@ -81,6 +81,12 @@ REPLIES: Final[dict[str, Reply]] = {
     "dns-failed": Reply(503, "DF", "the cluster's name does not resolve"),
     "requests-overflow": Reply(503, "UO", "the cluster's limit of requests is reached"),
     "pending-overflow": Reply(503, "UO", "the cluster's limit of waiting requests is reached"),
+    "concurrency-overflow": Reply(
+        503, "UO", "more at once would only wait, as the cluster's latency has it"
+    ),
+    "admission-denied": Reply(
+        503, "UO", "the cluster fails so often that not all requests are sent to it"
+    ),
     "draining": Reply(503, "OM", "this sidecar is shutting down"),
     # What a route does by itself.
     "redirect": Reply(301, "", "the request belongs elsewhere"),

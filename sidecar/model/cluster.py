@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from msgspec import Meta
 
+from sidecar.model.admission import AdaptiveConcurrency, AdmissionControl
 from sidecar.model.balancing import (
     Maglev,
     OutlierDetection,
@@ -138,6 +139,13 @@ class Cluster(Model, frozen=True, kw_only=True):
 
     limits: Limits = Limits()
     """What it may hold at once."""
+
+    adaptive_concurrency: AdaptiveConcurrency = AdaptiveConcurrency()
+    """Whether latency makes the limit of requests lower. To protect the own app with it, write the app as a cluster
+    (`cluster: app` of an inbound listener) and not as `app`."""
+
+    admission_control: AdmissionControl = AdmissionControl()
+    """Whether requests are held back while most of them fail."""
 
     health_checks: tuple[HealthCheck, ...] = ()
     """How the agent finds out which endpoints to leave out; an endpoint must pass all. Empty: none is left out."""

@@ -270,5 +270,17 @@ def ejections(book: Book) -> Iterator[Row]:
             yield "sidecar_outlier_ejected_endpoints", (("cluster", name),), (detector.out,)
 
 
+def guards(book: Book) -> Iterator[Row]:
+    """Return the series of clusters that refuse requests by latency or failures."""
+    for name, state in book.clusters.items():
+        guard = state.guard
+        if guard is None:
+            continue
+        if guard.gradient is not None:
+            yield "sidecar_concurrency_limit", (("cluster", name),), (guard.gradient.limit,)
+        for code, count in guard.refused.items():
+            yield "sidecar_admission_refused_total", (("cluster", name), ("reason", code)), (count,)
+
+
 _REPORTERS: Final = {INBOUND: "destination", OUTBOUND: "source"}  # Istio's names
 _OTHER: Final[Key] = ("other", "", "other", 0, "", "-")

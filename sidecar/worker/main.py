@@ -49,7 +49,7 @@ from sidecar.runtime.messages import (
 )
 from sidecar.runtime.tasks import spawn
 from sidecar.telemetry.access_log import AccessLogSink
-from sidecar.telemetry.metrics import MetricsSink, ejections
+from sidecar.telemetry.metrics import MetricsSink, ejections, guards
 
 REPORT_INTERVAL: Final = 1.0  # seconds between reports of numbers
 DRAIN_CHECK: Final = 0.05  # seconds between looks at whether all is finished
@@ -282,7 +282,9 @@ class Worker:
             return  # an agent that does not read is not written to: what waits takes memory
         samples = []
         if self._metrics is not None:
-            samples = [Sample(*row) for row in (*self._metrics.rows(), *ejections(self._book))]
+            book = self._book
+            rows = (*self._metrics.rows(), *ejections(book), *guards(book))
+            samples = [Sample(*row) for row in rows]
         dropped = self._log.dropped if self._log is not None else 0
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         for name, value in (

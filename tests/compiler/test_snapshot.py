@@ -9,6 +9,7 @@ from sidecar.core.http1_client import Http1Client
 from sidecar.core.timers import Wheel
 from sidecar.core.types import Engine
 from sidecar.errors import ConfigErrors
+from sidecar.model.admission import AdaptiveConcurrency
 from sidecar.model.balancing import (
     HashCookie,
     HashPolicy,
@@ -317,6 +318,15 @@ WRONG = {
         routed(Route(cluster=TO, retry=RetryPolicy(on=("reset",), status_codes=(429,)))),
         "outbound[0].routes[0].retry.status_codes",
         "needs retriable-status-codes in `on`",
+    ),
+    "a least limit over the greatest": (
+        snapshot(
+            cluster(
+                adaptive_concurrency=AdaptiveConcurrency(min_concurrency=9, max_concurrency_limit=8)
+            )
+        ),
+        "clusters[0].adaptive_concurrency.min_concurrency",
+        "expected max_concurrency_limit, 8, or less",
     ),
     "no retriable headers": (
         routed(Route(cluster=TO, retry=RetryPolicy(on=("retriable-headers",)))),

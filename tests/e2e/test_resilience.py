@@ -1,8 +1,12 @@
 """What callers see of endpoints that fail, are slow or ask for time: over real sockets."""
 
+import re
 import socket
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -122,3 +126,43 @@ def test_an_endpoint_that_asks_for_a_second_is_given_it_and_told_which_try_it_is
     sidecar = rig.sidecars[0]
     assert "sidecar_retries_total 1.0" in sidecar.get("/metrics")[1]
     wait_for(lambda: "attempts=2" in sidecar.log.read_text())
+
+
+def test_requests_that_would_only_queue_are_refused_and_more_are_let_through_again(
+    rig: Rig,
+) -> None:
+    pause = threading.Event()
+    slow = threading.Event()
+
+    def answer(head: bytes) -> bytes:
+        pause.wait(0.3 if slow.is_set() else 0.005)
+        return answered(b"")
+
+    rig.app(answer)
+    settings = "{min_rtt_request_count: 5, max_concurrency_limit: 20, enabled: true}"
+    port = rig.start(f", adaptive_concurrency: {settings}")
+    assert [ask(port)[0] for _ in range(5)] == [200] * 5
+    slow.set()
+    with ThreadPoolExecutor(20) as pool:
+        statuses = Counter(status for status, _ in pool.map(ask, [port] * 100))
+        assert set(statuses) == {200, 503}
+        metrics = rig.sidecars[0].get("/metrics")[1]
+        (limit,) = re.findall(r'sidecar_concurrency_limit{cluster="app"} ([0-9.]+)', metrics)
+        assert 3 <= float(limit) < 20
+        assert (
+            'sidecar_admission_refused_total{cluster="app",reason="concurrency-overflow"}'
+            in metrics
+        )
+        slow.clear()
+        wait_for(lambda: {status for status, _ in pool.map(ask, [port] * 40)} == {200})
+
+
+def test_a_cluster_that_fails_is_not_asked_for_everything(rig: Rig) -> None:
+    app = rig.app(lambda head: answered(b"", b"500 Oops"))
+    port = rig.start(", admission_control: true")
+    statuses = Counter(ask(port)[0] for _ in range(60))
+    assert set(statuses) == {500, 503}
+    assert len(app.heads) == statuses[500] < 40
+    assert 'reason="admission-denied' in wait_for(
+        lambda: (text := rig.sidecars[0].log.read_text()) and "admission" in text and text
+    )
