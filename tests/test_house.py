@@ -20,6 +20,7 @@ KEPT_OUT_OF_THE_WORKER = {
     "prometheus_client",
     "opentelemetry",
     "grpclib",
+    "redis",
     "cryptography",
     "click",
     "rich",

@@ -27,6 +27,7 @@ from sidecar.agent.notify import Notifier
 from sidecar.agent.probe import Prober
 from sidecar.agent.process import Process, launch
 from sidecar.agent.push import Pusher
+from sidecar.agent.quota import Quota
 from sidecar.agent.store import LastGood, state_dir
 from sidecar.agent.supervisor import TICK, Supervisor
 from sidecar.agent.watch import Watcher
@@ -71,8 +72,12 @@ class Agent:
         self._discovery: Final = Discovery(self._discovered)
         self._checks: Final = Checks(Prober().ask, self._turned)
         self._pusher: Final = Pusher(self._listening, self._discovery.of, health=self._checks.of)
+        self._quota: Final = Quota()
         self._supervisor: Final = Supervisor(
-            lambda index: launch(index, self._state_dir), self._pusher, self._retired.fold
+            lambda index: launch(index, self._state_dir),
+            self._pusher,
+            self._retired.fold,
+            self._quota.asked,
         )
         self._watcher: Final = Watcher(self._watched, self.reload)
         self._state = STARTING
@@ -230,7 +235,7 @@ class Agent:
             await asyncio.wait_for(asyncio.gather(*(w.report() for w in workers)), REPORT_TIMEOUT)
         workers = self._supervisor.everyone()  # one that ended meanwhile is among the retired
         samples = self._retired.sum(w.samples for w in workers)
-        samples += self._own_samples() + self._discovery.samples()
+        samples += self._own_samples() + self._discovery.samples() + self._quota.samples()
         running = self._pusher.running
         if running is not None:
             samples += self._checks.samples(running.snapshot.telemetry.metrics.max_series)
@@ -286,6 +291,7 @@ class Agent:
         """Push `config`; whatever goes wrong, it leaves no trace."""
         plans = Checks.plans(config.snapshot, config.secret)
         self._discovery.follow(config.snapshot)
+        self._quota.follow(config.snapshot)
         await self._discovery.wait(RESOLVE_TIMEOUT)
         try:
             await self._pusher.push(config, [p.index for p in self._supervisor.places])
@@ -293,6 +299,7 @@ class Agent:
             self._listening.close(added)
             if self._pusher.running is not None:
                 self._discovery.keep_only(self._pusher.running.snapshot)
+                self._quota.follow(self._pusher.running.snapshot)
             raise
         self._listening.keep_only(config.addresses)
         self._discovery.keep_only(config.snapshot)
@@ -380,6 +387,7 @@ class Agent:
 
     def _end(self) -> None:
         self._checks.stop()
+        self._quota.stop()
         for task in self._tasks:
             task.cancel()
         if self._admin is not None:

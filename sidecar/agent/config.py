@@ -5,6 +5,7 @@ from typing import Final, NamedTuple, Protocol, Self
 
 from cryptography import x509
 
+from sidecar.agent.quota import check_installed
 from sidecar.compiler.snapshot import check, version_of
 from sidecar.errors import ConfigErrors
 from sidecar.issuers import files
@@ -43,10 +44,11 @@ class Config(NamedTuple):
         """Return `snapshot` with its key material.
 
         Raises:
-            ConfigErrors: it does not compile, or the material is not usable.
+            ConfigErrors: it does not compile, the material is not usable, or a package is not there.
         """
         secret = files.load(snapshot.certificates) if snapshot.certificates is not None else None
         check(snapshot, secret)
+        check_installed(snapshot)
         return cls(snapshot, secret, version_of(snapshot))
 
     @property

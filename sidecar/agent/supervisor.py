@@ -19,7 +19,7 @@ from sidecar.agent.worker import (
     Watch,
     Worker,
 )
-from sidecar.runtime.messages import Ack, Nack, Sample
+from sidecar.runtime.messages import Ack, Asks, Nack, Sample
 
 TICK: Final = 1.0  # seconds; a worker reports as often
 SILENCE: Final = 10  # ticks without a word from a worker that runs: its loop is stuck
@@ -55,16 +55,21 @@ class Supervisor(Watch):
     """Keeps a worker in every place; `watch` is told of those in a place, and of no other.
 
     `launch(index)` starts a process and returns it with our end of its channel; `on_gone(samples)`
-    is given the last numbers of each that has ended.
+    is given the last numbers of each that has ended; `on_asked` the questions of any about quota.
     """
 
     def __init__(
-        self, launch: Launch, watch: Watch, on_gone: Callable[[tuple[Sample, ...]], None]
+        self,
+        launch: Launch,
+        watch: Watch,
+        on_gone: Callable[[tuple[Sample, ...]], None],
+        on_asked: Callable[[Worker, Asks], None] = lambda worker, asks: None,
     ) -> None:
         self._loop: Final = asyncio.get_running_loop()
         self._launch: Final = launch
         self._watch: Final = watch
         self._on_gone: Final = on_gone
+        self._on_asked: Final = on_asked
         self._leaving: Final[set[Worker]] = set()  # they drain, and no place waits for them
         self._stopping = False
         self.places: tuple[Place, ...] = ()
@@ -185,6 +190,10 @@ class Supervisor(Watch):
         """See Watch."""
         if self._place_of(worker) is not None:
             self._watch.answered(worker, answer)
+
+    def asked(self, worker: Worker, asks: Asks) -> None:
+        """See Watch."""
+        self._on_asked(worker, asks)
 
     def gone(self, worker: Worker) -> None:
         """See Watch."""

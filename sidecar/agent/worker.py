@@ -12,6 +12,7 @@ from sidecar.runtime.channel import Channel
 from sidecar.runtime.messages import (
     DUMP,
     Ack,
+    Asks,
     Drain,
     Drained,
     EndpointStatus,
@@ -51,6 +52,9 @@ class Watch:
 
     def answered(self, worker: "Worker", answer: Ack | Nack) -> None:
         """It has taken or refused a push."""
+
+    def asked(self, worker: "Worker", asks: Asks) -> None:
+        """It wants some of a quota that is shared."""
 
     def gone(self, worker: "Worker") -> None:
         """Its process has ended; all it ever said has been told."""
@@ -124,6 +128,10 @@ class Worker:
         if self.is_reachable:
             self._channel.send(message, fds)
 
+    def answer(self, message: Message) -> None:
+        """Send what it has asked for; also one that drains has requests that wait for it."""
+        self._channel.send(message)
+
     async def report(self) -> None:
         """Ask for numbers, and wait until they have come."""
         self.reported.clear()
@@ -168,6 +176,8 @@ class Worker:
         elif isinstance(message, Stats):
             self.samples, self.endpoints = message.samples, message.endpoints
             self.reported.set()
+        elif isinstance(message, Asks):
+            self.watch.asked(self, message)
         elif isinstance(message, Drained):
             self._leave()
             self._end_in(DRAIN_SLACK)

@@ -1,7 +1,7 @@
 """What the parts of a snapshot are compiled by, besides themselves."""
 
 import difflib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,6 +31,9 @@ class Context:
 
     workers: int
     """How many workers share what a filter limits."""
+
+    stores: Collection[str]
+    """Names of the stores that shared rates may be kept in."""
 
     draw: Draw
     """Chance."""

@@ -5,17 +5,20 @@ from typing import Final
 
 from sidecar.compiler.context import Context
 from sidecar.compiler.fields import conditions
+from sidecar.compiler.stores import store_named
 from sidecar.core.api import HttpFilter
+from sidecar.core.limit import Part
 from sidecar.core.plan import Condition
+from sidecar.core.quota import Share
 from sidecar.errors import ConfigError
-from sidecar.filters import fault, local_rate_limit
+from sidecar.filters import fault, local_rate_limit, shared_rate_limit
 from sidecar.model.fault import Fault, FaultAbort, FaultDelay
 from sidecar.model.match import RouteMatch
-from sidecar.model.quota import RateLimit
+from sidecar.model.quota import RateLimit, Shared
 from sidecar.traffic.rate import Buckets, Rate
 
 _HEADER: Final = re.compile(r"header:([!#$%&'*+.^_`|~0-9A-Za-z-]+)")
-_PARTS: Final[dict[str, local_rate_limit.Part]] = {
+_PARTS: Final[dict[str, Part]] = {
     "peer": lambda exchange: exchange.caller.identity.encode(),
     "source": lambda exchange: exchange.caller.host.encode(),
     "path": lambda exchange: exchange.head.path,
@@ -51,18 +54,64 @@ def rate_limit_filter(
     if not model.per:
         errors.append(ConfigError(f"{path}.per", "expected more than 0"))
     parts = [_part(word, f"{path}.by[{i}]", errors) for i, word in enumerate(model.by)]
-    burst = model.burst or model.requests
-    settings = local_rate_limit.Settings(
-        model.name or place[1],
-        _conditions(model.match, f"{path}.match", context),
+    tests = _conditions(model.match, f"{path}.match", context)
+    name, burst = model.name or place[1], model.burst or model.requests
+    key = ("rate", place, workers, repr(model))
+    buckets = context.keep(key, lambda: Buckets(model.max_keys))
+    if model.shared is None:
+        rate = _part_of(model.requests, model.per, burst, workers)
+        return local_rate_limit.LocalRateLimit(
+            local_rate_limit.Settings(
+                name, tests, tuple(parts), rate, model.requests, model.per, model.shadow, buckets
+            )
+        )
+    shared = model.shared
+    count = shared.local_requests or model.requests
+    at_once = shared.local_requests or burst
+    local = shared_rate_limit.Local(_part_of(count, model.per, at_once, workers), count, buckets)
+    settings = shared_rate_limit.Settings(
+        name,
+        tests,
         tuple(parts),
-        Rate(model.requests / workers, model.per, max(1, burst // workers)),
+        _share(model, shared, place, f"{path}.shared", context),
         model.requests,
         model.per,
         model.shadow,
-        context.keep(("rate", place, workers, repr(model)), lambda: Buckets(model.max_keys)),
+        shared.on_failure == "open",
+        local if shared.on_failure == "local" else None,
     )
-    return local_rate_limit.LocalRateLimit(settings)
+    return shared_rate_limit.SharedRateLimit(settings)
+
+
+def _share(
+    model: RateLimit, shared: Shared, place: tuple[str, str], path: str, context: Context
+) -> Share:
+    """Return what this worker holds of a rule that is `shared`."""
+    errors = context.errors
+    if shared.store:
+        store_named(shared.store, f"{path}.store", context.stores, errors)
+        if not shared.key and not model.name:
+            detail = "expected a name, here or as `name` of the rule: sidecars share it by that"
+            errors.append(ConfigError(f"{path}.key", detail))
+    if not shared.timeout:
+        errors.append(ConfigError(f"{path}.timeout", "expected more than 0"))
+    if shared.local_requests and shared.on_failure != "local":
+        errors.append(ConfigError(f"{path}.local_requests", "needs `on_failure: local`"))
+    # What all workers of this sidecar call it, or all sidecars.
+    rule = (shared.key or model.name) if shared.store else "|".join(place)
+    rate = Rate(model.requests, model.per, model.burst or model.requests)
+
+    def begin() -> Share:
+        name = model.name or place[1]
+        return Share(name, shared.store, rule, rate, limit=model.max_keys, patience=shared.timeout)
+
+    found: Share = context.keep(("share", place, repr(model)), begin)
+    return found
+
+
+def _part_of(requests: int, per: float, burst: int, workers: int) -> Rate:
+    """Return one worker's part of a rate that all `workers` keep together."""
+    return Rate(requests / workers, per, max(1, burst // workers))
 
 
 def _conditions(match: RouteMatch, path: str, context: Context) -> tuple[Condition, ...]:
@@ -91,7 +140,7 @@ def _abort(model: FaultAbort, path: str, errors: list[ConfigError]) -> fault.Abo
     return fault.Abort(model.percent / 100, answer)
 
 
-def _part(word: str, path: str, errors: list[ConfigError]) -> local_rate_limit.Part:
+def _part(word: str, path: str, errors: list[ConfigError]) -> Part:
     header = _HEADER.fullmatch(word)
     if header is not None:
         name = header[1].lower().encode()

@@ -18,6 +18,7 @@ from sidecar.compiler.listeners import (
     compile_outbound,
     make_server_tls,
 )
+from sidecar.compiler.stores import check_stores
 from sidecar.core.api import Draw
 from sidecar.core.book import Book, Endpoint
 from sidecar.core.plan import ClusterPlan, Dial, Dialled, ListenerPlan, Plan
@@ -89,6 +90,7 @@ def compile_snapshot(
         subset=compiler.subset,
         keep=keep,
         workers=snapshot.process.workers,
+        stores=check_stores(snapshot.stores, errors),
         draw=draw,
         errors=errors,
         listeners=(

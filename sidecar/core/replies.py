@@ -93,6 +93,7 @@ REPLIES: Final[dict[str, Reply]] = {
     "direct-response": Reply(200, "", "the route answers by itself"),
     "fault-abort": Reply(503, "FI", "a fault was injected on purpose"),
     "rate-limited": Reply(429, "RL", "too many requests came", grpc_status=8),
+    "rate-limit-unavailable": Reply(503, "RLSE", "whether there is room could not be asked"),
     "cors-preflight": Reply(200, "", "the origin may ask"),
     # The endpoint's doing.
     "connect-failed": Reply(503, "UF", "no connection to the endpoint came about"),

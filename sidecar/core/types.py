@@ -11,6 +11,7 @@ from sidecar.core.timers import Wheel
 
 if TYPE_CHECKING:
     from sidecar.core.plan import ListenerPlan
+    from sidecar.core.quota import Desk
 
 
 @final
@@ -23,6 +24,7 @@ class Engine:
 
     __slots__ = (
         "bug",
+        "desk",
         "draining",
         "draw",
         "identity",
@@ -58,6 +60,7 @@ class Engine:
         self.identity = ""
         self.sampling = 0.01
         self.draining = False
+        self.desk: Desk | None = None  # where quota that is shared is asked for
 
 
 class Connection(Protocol):

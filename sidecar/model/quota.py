@@ -1,6 +1,6 @@
 """How many requests are taken."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -8,11 +8,38 @@ from sidecar.model.base import Count, Duration, Model
 from sidecar.model.match import RouteMatch
 
 
+class Shared(Model, frozen=True, kw_only=True):
+    """With whom a rate is kept together, and what becomes of requests while that cannot be asked.
+
+    A worker takes up to 50 ms of requests in advance, so that a rule that many requests meet is not asked about for
+    each of them; rarer ones are, and wait for the answer.
+    """
+
+    SHORT: ClassVar[str] = "store"
+
+    store: str = ""
+    """One of `stores`: all sidecars that name the same keep the rate together. Empty: the workers of this sidecar do,
+    through its agent."""
+
+    key: str = ""
+    """What the rule is called in the store. Empty: its `name`."""
+
+    timeout: Duration = 0.02
+    """Seconds that a request waits for an answer; then `on_failure` decides. In steps of 10 ms."""
+
+    on_failure: Literal["local", "open", "closed"] = "local"
+    """While there is no answer in time. `local`: this sidecar keeps the rate by itself. `open`: all are let through.
+    `closed`: all are answered 503 with flag RLSE."""
+
+    local_requests: Count = 0
+    """With `local`: how many this sidecar takes by itself in `per` seconds, and at once. 0: `requests` and `burst`."""
+
+
 class RateLimit(Model, frozen=True, kw_only=True):
     """A rate that requests of a route must keep; others are answered 429 (flag RL) with `Retry-After`.
 
-    Each worker counts by itself: with several, each has its part of the rate and of the burst, so that all together
-    keep it, but a caller whose connections do not spread evenly over the workers is held to less.
+    Without `shared` each worker counts by itself: with several, each has its part of the rate and of the burst, so that
+    all together keep it, but a caller whose connections do not spread evenly over the workers is held to less.
     """
 
     name: str = ""
@@ -36,6 +63,9 @@ class RateLimit(Model, frozen=True, kw_only=True):
 
     max_keys: Annotated[int, Meta(ge=1, le=1000000)] = 10000
     """How many combinations are told apart at once, per worker; further ones share one rate."""
+
+    shared: Shared | None = None
+    """Keep the rate together with other workers (`shared: {}`) or other sidecars (`shared: {store: NAME}`)."""
 
     shadow: bool = False
     """Refuse nothing; only count (`sidecar_rate_limit_shadow_total`) and log (`rate_limit_shadow`)."""

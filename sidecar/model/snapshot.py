@@ -5,6 +5,7 @@ from sidecar.model.bootstrap import Admin, Process
 from sidecar.model.cluster import Cluster
 from sidecar.model.identity import Certificates, Workload
 from sidecar.model.listener import InboundListener, OutboundListener
+from sidecar.model.store import Store
 from sidecar.model.telemetry import Telemetry
 
 
@@ -22,6 +23,9 @@ class Snapshot(Model, frozen=True, kw_only=True):
 
     clusters: tuple[Cluster, ...] = ()
     """Named sets of endpoints that routes send to."""
+
+    stores: tuple[Store, ...] = ()
+    """Where quota is kept that several sidecars share."""
 
     certificates: Certificates | None = None
     """Key material; needed by inbound listeners with mTLS and by clusters with `tls: mutual`."""

@@ -8,6 +8,7 @@ import msgspec
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
+from sidecar.traffic.lease import Ask, Granted
 
 DUMP: Final = signal.SIGUSR2  # has a worker, even one that is stuck, write its stacks to stderr
 
@@ -99,6 +100,12 @@ class Report(Message, frozen=True):
     """Down: send Stats now."""
 
 
+class Grants(Message, frozen=True):
+    """Down: answers to Asks."""
+
+    answers: tuple[Granted, ...]
+
+
 class Hello(Message, frozen=True):
     """Up, first: who is there; `addresses` are the sockets it holds (attached when adopted).
 
@@ -138,9 +145,15 @@ class Stats(Message, frozen=True):
     endpoints: tuple[EndpointStatus, ...]
 
 
+class Asks(Message, frozen=True):
+    """Up: questions about quota that is shared, all of one turn of the loop."""
+
+    asks: tuple[Ask, ...]
+
+
 class Drained(Message, frozen=True):
     """Up: nothing is left; the worker exits next."""
 
 
-Down = Apply | Endpoints | Health | Secrets | Drain | Reopen | Report
-Up = Hello | Ack | Nack | Stats | Drained
+Down = Apply | Endpoints | Health | Secrets | Drain | Reopen | Report | Grants
+Up = Hello | Ack | Nack | Stats | Asks | Drained

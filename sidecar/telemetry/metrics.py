@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core.api import Sink
 from sidecar.core.plan import INBOUND, OUTBOUND
+from sidecar.core.quota import Share
 from sidecar.identity.spiffe import workload
 from sidecar.telemetry.buckets import DURATION_BUCKETS, SIZE_BUCKETS
 
@@ -280,6 +281,21 @@ def guards(book: Book) -> Iterator[Row]:
             yield "sidecar_concurrency_limit", (("cluster", name),), (guard.gradient.limit,)
         for code, count in guard.refused.items():
             yield "sidecar_admission_refused_total", (("cluster", name), ("reason", code)), (count,)
+
+
+def quotas(book: Book) -> Iterator[Row]:
+    """Return the series of shared quota."""
+    for share in book.kept.values():
+        if not isinstance(share, Share):
+            continue
+        label = ("limit", share.name)
+        for kind in ("asks", "granted", "returned"):
+            yield f"sidecar_rate_limit_{kind}_total", (label,), (share.counts[kind],)
+        for decision in ("open", "closed", "local", "refused"):
+            count = share.counts[decision]
+            if count:
+                labels = (label, ("decision", decision))
+                yield "sidecar_rate_limit_unasked_total", labels, (count,)
 
 
 _REPORTERS: Final = {INBOUND: "destination", OUTBOUND: "source"}  # Istio's names

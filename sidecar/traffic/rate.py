@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import Final, NamedTuple, final
 
 SWEEP: Final = 1.0  # seconds between two searches of a full table for buckets that can go
+SLACK: Final = 1e-3  # of one request: after months of uptime a sum of floats misses by less
 
 
 class Decision(NamedTuple):
@@ -22,6 +23,19 @@ class Decision(NamedTuple):
     """When the next request will be allowed; 0: at once."""
 
 
+class Grant(NamedTuple):
+    """What a bucket gave of what was wanted of it; times in seconds from now."""
+
+    granted: int
+    """How many; negative: so many were given back."""
+
+    reset: float
+    """When the bucket will be full again."""
+
+    retry_after: float
+    """When it will have one more; 0: it has one now."""
+
+
 @final
 class Rate:
     """`count` requests in `period` seconds, up to `burst` of them at once.
@@ -30,21 +44,40 @@ class Rate:
     worth remembering.
     """
 
-    __slots__ = ("_depth", "_interval")
+    __slots__ = ("_depth", "burst", "interval")
 
     def __init__(self, count: float, period: float, burst: int) -> None:
-        self._interval: Final = period / count
-        self._depth: Final = burst * self._interval
+        self.interval: Final = period / count  # seconds in which one more may come
+        self.burst: Final = burst
+        self._depth: Final = burst * self.interval
 
     def take(self, full_at: float, now: float) -> tuple[Decision, float]:
         """Take one request out of a bucket; return what became of it, and the bucket's new moment."""
-        interval, depth = self._interval, self._depth
+        interval, depth = self.interval, self._depth
         after = max(full_at, now) + interval
         room = now + depth - after
-        if room < 0:
+        if room < -SLACK * interval:
             # One that is refused takes nothing.
             return Decision(False, 0, max(full_at - now, 0.0), -room), full_at
-        return Decision(True, int(room / interval), after - now, max(interval - room, 0.0)), after
+        return Decision(
+            True, int(room / interval + SLACK), after - now, max(interval - room, 0.0)
+        ), after
+
+    def grant(self, full_at: float, now: float, wanted: int) -> tuple[Grant, float]:
+        """Take up to `wanted` requests out of a bucket at once, or give back `-wanted` of them.
+
+        Returns what became of it and the bucket's new moment. What is given back to a bucket that
+        is full by then is lost: it never holds more than the burst.
+        """
+        interval, depth = self.interval, self._depth
+        full_at = max(full_at, now)
+        count = wanted
+        if wanted > 0:
+            count = max(0, min(wanted, int((now + depth - full_at) / interval + SLACK)))
+        after = full_at + count * interval
+        lack = after + interval - now - depth
+        wait = lack if lack > SLACK * interval else 0.0
+        return Grant(count, max(after - now, 0.0), wait), after
 
 
 @final
@@ -74,11 +107,24 @@ class Buckets:
         decision, self._full_at[key] = rate.take(full_at or 0.0, now)
         return decision
 
+    def grant(self, rate: Rate, key: Hashable, now: float, wanted: int) -> Grant:
+        """Take up to `wanted` out of the bucket of `key` at once, or give back; see `Rate.grant`."""
+        full_at = self._full_at.get(key)
+        if full_at is None and len(self._full_at) >= self._limit and not self._has_swept(now):
+            grant, self._rest = rate.grant(self._rest, now, wanted)
+            return grant
+        grant, self._full_at[key] = rate.grant(full_at or 0.0, now, wanted)
+        return grant
+
     def _has_swept(self, now: float) -> bool:
-        """Forget what is full again; say whether there is room now."""
+        """Forget what is full again, at most once in `SWEEP`; say whether there is room now."""
         if now < self._swept + SWEEP:
             return False
+        self.sweep(now)
+        return len(self._full_at) < self._limit
+
+    def sweep(self, now: float) -> None:
+        """Forget what is full again."""
         self._swept = now
         for key in [k for k, full_at in self._full_at.items() if full_at <= now]:
             del self._full_at[key]
-        return len(self._full_at) < self._limit

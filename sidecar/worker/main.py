@@ -19,6 +19,7 @@ from sidecar import __version__
 from sidecar.compiler.snapshot import compile_snapshot
 from sidecar.core.api import Sink
 from sidecar.core.book import Book
+from sidecar.core.quota import Desk
 from sidecar.core.types import Engine
 from sidecar.errors import ConfigError, ConfigErrors
 from sidecar.model.endpoint import Endpoint
@@ -33,11 +34,13 @@ from sidecar.runtime.messages import (
     DUMP,
     Ack,
     Apply,
+    Asks,
     Down,
     Drain,
     Drained,
     Endpoints,
     EndpointStatus,
+    Grants,
     Health,
     Hello,
     Nack,
@@ -49,7 +52,8 @@ from sidecar.runtime.messages import (
 )
 from sidecar.runtime.tasks import spawn
 from sidecar.telemetry.access_log import AccessLogSink
-from sidecar.telemetry.metrics import MetricsSink, ejections, guards
+from sidecar.telemetry.metrics import MetricsSink, ejections, guards, quotas
+from sidecar.traffic.lease import Ask
 
 REPORT_INTERVAL: Final = 1.0  # seconds between reports of numbers
 DRAIN_CHECK: Final = 0.05  # seconds between looks at whether all is finished
@@ -68,6 +72,8 @@ class Worker:
         self._engine: Final = Engine(
             loop.time, wall, self._clock.wheel, bug=self._bug, later=loop.call_soon
         )
+        self._desk: Final = Desk(self._engine, self._post)
+        self._engine.desk = self._desk
         self._runner: Final = Runner(loop, self._engine)
         self._dialler: Final = Dialler(loop, self._bug)
         self._book: Final = Book()
@@ -104,7 +110,7 @@ class Worker:
             self._loop,
             sock,
             Down,
-            lambda message, fds: self._inbox.put_nowait((channel, message, fds)),
+            lambda message, fds: self._received(channel, message, fds),
             lambda: self._orphaned(channel),
         )
         self._channel = channel
@@ -115,11 +121,25 @@ class Worker:
             [s.fileno() for s in sockets.values()] if adopted else (),
         )
 
+    def _received(self, channel: Channel[Down], message: Down, descriptors: list[int]) -> None:
+        if isinstance(message, Grants):
+            self._desk.answered(message.answers)  # requests wait for it: not behind a push
+        else:
+            self._inbox.put_nowait((channel, message, descriptors))
+
+    def _post(self, asks: tuple[Ask, ...]) -> bool:
+        """Ask the agent about shared quota; say whether there is one."""
+        if self._channel is None:
+            return False
+        self._channel.send(Asks(asks))
+        return True
+
     def _orphaned(self, channel: Channel[Down]) -> None:
         """The agent is gone: serve on, and wait for another one to come."""
         if channel is not self._channel:
             return
         self._channel = None
+        self._desk.lost()
         if self._engine.draining:
             return  # which ends us
         if not self._runner.listeners:
@@ -283,7 +303,7 @@ class Worker:
         samples = []
         if self._metrics is not None:
             book = self._book
-            rows = (*self._metrics.rows(), *ejections(book), *guards(book))
+            rows = (*self._metrics.rows(), *ejections(book), *guards(book), *quotas(book))
             samples = [Sample(*row) for row in rows]
         dropped = self._log.dropped if self._log is not None else 0
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

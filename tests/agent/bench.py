@@ -32,6 +32,7 @@ from sidecar.runtime.messages import (
     Secrets,
     Stats,
 )
+from sidecar.traffic.lease import Ask
 
 LONG: Final = 600.0  # seconds; more than any test has to wait for
 
@@ -176,7 +177,13 @@ class Bench:
         self.health: dict[str, dict[str, bool]] = {}
         self.pusher = Pusher(self.listening, lambda snapshot: {}, health=lambda _: self.health)
         self.gone: list[tuple[Sample, ...]] = []
-        self.supervisor = Supervisor(self.launch, self.pusher, self.gone.append)
+        self.asked: list[tuple[Ask, ...]] = []
+        self.supervisor = Supervisor(
+            self.launch,
+            self.pusher,
+            self.gone.append,
+            lambda worker, message: self.asked.append(message.asks),
+        )
         self.started: list[Double] = []
         self.starts: list[float] = []  # moments
         self.refusals = 0  # how many starts the system does not allow

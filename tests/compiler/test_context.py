@@ -27,6 +27,7 @@ def context(
         subset=lambda cluster, labels, path: cluster,
         keep=lambda key, begin: begin(),
         workers=1,
+        stores=(),
         draw=lambda: 0.5,
         errors=[],
         listeners=listeners,

@@ -186,6 +186,7 @@ class Harness:
                 subset=lambda cluster, labels, path: cluster,
                 keep=lambda key, begin: begin(),
                 workers=1,
+                stores=(),
                 draw=lambda: self.chance,
                 errors=[],
             )
@@ -351,6 +352,7 @@ def tree(
     limits: dict[str, Any] | None = None,
     clusters: list[dict[str, Any]] | None = None,
     certificates: dict[str, str] | None = None,
+    stores: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return a config of one listener with one route to cluster `app`; the parts add to it.
 
@@ -375,6 +377,7 @@ def tree(
         role: [one],
         "clusters": [app, *(clusters or [])],
         "certificates": certificates,
+        "stores": stores or [],
     }
 
 

@@ -21,8 +21,19 @@ class Tokens:
         is_there = self.tokens >= 1
         if is_there:
             self.tokens -= 1
-        wait = max(Fraction(0), 1 - self.tokens) * self.interval
-        return is_there, int(self.tokens), wait
+        return is_there, int(self.tokens), self.wait
+
+    def grant(self, now: int, wanted: int) -> int:
+        """Return how many of `wanted` there were; less than none are put back."""
+        self.tokens += Fraction(now - self.at, self.interval)
+        self.tokens, self.at = min(self.tokens, Fraction(self.burst)), now
+        granted = min(wanted, int(self.tokens))
+        self.tokens = min(self.tokens - granted, Fraction(self.burst))
+        return granted
+
+    @property
+    def wait(self) -> Fraction:
+        return max(Fraction(0), 1 - self.tokens) * self.interval
 
 
 @given(st.integers(1, 50), st.integers(1, 6), st.lists(st.integers(0, 60), min_size=1, max_size=60))
@@ -35,6 +46,41 @@ def test_it_decides_as_a_bucket_of_tokens_does(interval: int, burst: int, gaps: 
         assert decision[:2] == (is_there, left)
         assert decision.retry_after == wait
         assert decision.reset == (burst - model.tokens) * interval
+
+
+@given(
+    st.integers(1, 50),
+    st.integers(1, 9),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(-5, 12)), min_size=1, max_size=60),
+)
+def test_many_at_once_are_granted_and_taken_back_as_by_a_bucket_of_tokens(
+    interval: int, burst: int, steps: list[tuple[int, int]]
+) -> None:
+    rate, model, full_at, now = Rate(1, interval, burst), Tokens(interval, burst), 0.0, 0
+    for gap, wanted in steps:
+        now += gap
+        grant, full_at = rate.grant(full_at, now, wanted)
+        assert grant.granted == model.grant(now, wanted)
+        assert grant.retry_after == model.wait
+        assert grant.reset == (burst - model.tokens) * interval
+
+
+@given(st.integers(1, 5000), st.floats(0.1, 100), st.integers(1, 5000), st.floats(0, 1e7))
+def test_no_rounding_keeps_back_one_of_a_full_bucket(
+    count: int, period: float, burst: int, now: float
+) -> None:
+    rate = Rate(count, period, burst)
+    grant, full_at = rate.grant(0.0, now, burst + 1)
+    assert grant.granted == burst
+    assert rate.grant(full_at, now, 1)[0].granted == 0
+
+
+def test_one_by_one_or_many_at_once_is_the_same() -> None:
+    rate, one_by_one = Rate(10, 1, 7), 0.0
+    for _ in range(7):
+        _, one_by_one = rate.take(one_by_one, 3.0)
+    _, at_once = rate.grant(0.0, 3.0, 7)
+    assert abs(at_once - one_by_one) < 1e-9
 
 
 def test_what_is_told_of_a_request() -> None:
@@ -64,3 +110,14 @@ def test_a_table_keeps_its_size_whatever_keys_come() -> None:
     taken = sum(table.take(rate, key, key / 10).allowed for key in range(1000))
     assert len(table) <= 10
     assert taken < 1000
+
+
+def test_a_table_grants_by_key_and_what_finds_no_room_shares_a_bucket() -> None:
+    rate, table = Rate(1, 10, 3), Buckets(2)
+    assert [table.grant(rate, key, 0.0, 2).granted for key in "aab"] == [2, 1, 2]
+    assert [table.grant(rate, key, 1.5, 2).granted for key in "cd"] == [2, 1]
+    assert table.grant(rate, "d", 1.5, -1).granted == -1
+    assert table.grant(rate, "c", 1.5, 1).granted == 1
+    assert len(table) == 2
+    table.sweep(100.0)
+    assert len(table) == 0
