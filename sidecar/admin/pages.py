@@ -15,6 +15,7 @@ from sidecar.admin.server import Request, Response, serve
 from sidecar.admin.status import STATUS_PAGE
 from sidecar.errors import ConfigErrors
 from sidecar.model.fault import AddedFault
+from sidecar.model.listener import InboundListener
 from sidecar.runtime.messages import EndpointStatus
 from sidecar.sources.decode import decode
 from sidecar.telemetry.prometheus import render
@@ -142,7 +143,7 @@ async def _listeners(operator: Operator, request: Request) -> Response:
     if snapshot is None:
         return Response(503, b"no configuration runs yet\n")
     rows = [
-        {"role": "inbound", "address": x.address, "protocol": x.protocol, "mtls": x.mtls}
+        {"role": "inbound", "address": x.address, "protocol": x.protocol, "mtls": _security(x)}
         for x in snapshot.inbound
     ]
     rows += [
@@ -154,12 +155,16 @@ async def _listeners(operator: Operator, request: Request) -> Response:
     return Response(200, "".join("  ".join(r.values()) + "\n" for r in rows).encode())
 
 
+def _security(listener: InboundListener) -> str:
+    return listener.mtls if listener.tls is None else "off (tls)"
+
+
 async def _certs(operator: Operator, request: Request) -> Response:
     secret = operator.certificates()
     if secret is None:
         return _json([])
     rows = []
-    for part, pem in (("certificate", secret.certificate), ("roots", secret.roots)):
+    for part, pem in secret.parts().items():
         for certificate in x509.load_pem_x509_certificates(pem):
             left = certificate.not_valid_after_utc - datetime.now(UTC)
             rows.append(

@@ -327,8 +327,7 @@ class Agent:
     def _watched(self) -> tuple[str, ...]:
         paths = self._source.watched()
         running = self._pusher.running
-        certificates = running.snapshot.certificates if running is not None else None
-        return paths + (files.watched(certificates) if certificates is not None else ())
+        return paths + (files.watched(running.snapshot) if running is not None else ())
 
     def _own_samples(self) -> list[Sample]:
         values = {

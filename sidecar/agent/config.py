@@ -1,7 +1,7 @@
 """What is to be run: a snapshot with its key material, as a source gives it, checked."""
 
 from datetime import datetime
-from typing import Final, NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from cryptography import x509
 
@@ -11,8 +11,6 @@ from sidecar.errors import ConfigErrors
 from sidecar.issuers import files
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
-
-PARTS: Final = ("certificate", "roots")
 
 
 class Source(Protocol):
@@ -46,7 +44,7 @@ class Config(NamedTuple):
         Raises:
             ConfigErrors: it does not compile, the material is not usable, or a package is not there.
         """
-        secret = files.load(snapshot.certificates) if snapshot.certificates is not None else None
+        secret = files.load(snapshot)
         check(snapshot, secret)
         check_installed(snapshot)
         return cls(snapshot, secret, version_of(snapshot))
@@ -64,9 +62,9 @@ class Config(NamedTuple):
         return {
             part: min(
                 certificate.not_valid_after_utc
-                for certificate in x509.load_pem_x509_certificates(getattr(self.secret, part))
+                for certificate in x509.load_pem_x509_certificates(pem)
             )
-            for part in PARTS
+            for part, pem in self.secret.parts().items()
         }
 
 

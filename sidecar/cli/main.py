@@ -64,8 +64,7 @@ def check(config: str) -> None:
     source = FileSource(config)
     try:
         snapshot = source.load()
-        secret = files.load(snapshot.certificates) if snapshot.certificates is not None else None
-        check_snapshot(snapshot, secret)
+        check_snapshot(snapshot, files.load(snapshot))
     except ConfigErrors as errors:
         for error in source.locate(errors).errors:
             click.echo(str(error), err=True)

@@ -221,7 +221,7 @@ class ClusterCompiler:
             if tls.mode == "simple":
                 return simple_tls(tls.roots)
             secret = self._secret
-            if secret is None:
+            if secret is None or not secret.has_identity:
                 self._errors.append(
                     ConfigError(
                         path, "mutual needs the workload's certificates: set `certificates`"

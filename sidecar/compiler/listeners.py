@@ -9,11 +9,11 @@ from sidecar.compiler.fields import names
 from sidecar.compiler.http2 import http2_plan
 from sidecar.compiler.retries import INBOUND_RETRIES, OUTBOUND_RETRIES
 from sidecar.compiler.routes import OUTBOUND_TIMEOUT, compile_routes
-from sidecar.core.plan import INBOUND, OUTBOUND, ListenerPlan
+from sidecar.core.plan import INBOUND, OUTBOUND, SIMPLE, ListenerPlan
 from sidecar.errors import ConfigError, IdentityError
 from sidecar.filters.allow_peers import AllowPeers, Settings
 from sidecar.identity.spiffe import is_spiffe_id
-from sidecar.identity.tls import ServerTls, server_tls
+from sidecar.identity.tls import ServerTls, server_tls, simple_server_tls
 from sidecar.model.cluster import Cluster
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.identity import Secret
@@ -58,7 +58,15 @@ def compile_inbound(
             errors.append(ConfigError(f"{path}.allow[{index}]", f"no SPIFFE ID: {identity!r}"))
     if listener.mtls == "off" and listener.allow:
         errors.append(ConfigError(f"{path}.allow", "needs mtls: without it nobody has an identity"))
-    if listener.mtls != "off" and snapshot.certificates is None and tls is None:
+    if listener.tls is not None and listener.mtls != "off":
+        errors.append(
+            ConfigError(
+                f"{path}.tls",
+                f"asks callers for no certificate, while mtls {listener.mtls} does: set"
+                " `mtls: off` beside it, or give mesh callers a listener of their own",
+            )
+        )
+    elif listener.mtls != "off" and snapshot.certificates is None and tls is None:
         errors.append(
             ConfigError(
                 f"{path}.mtls",
@@ -79,7 +87,7 @@ def compile_inbound(
         listener, path, INBOUND, listener.address, context, guard,
         app=APP + listener.address if listener.app is not None else "",
     )  # fmt: skip
-    plan.mtls = listener.mtls
+    plan.mtls = listener.mtls if listener.tls is None else SIMPLE
     plan.tls = tls
     return plan
 
@@ -97,12 +105,33 @@ def make_server_tls(
     secret: Secret | None, errors: list[ConfigError], *, notes_names: bool = False
 ) -> ServerTls | None:
     """Return the server side of mTLS, or None without key material."""
-    if secret is None:
+    if secret is None or not secret.has_identity:
         return None
     try:
         return server_tls(secret.certificate, secret.key, secret.roots, notes_names=notes_names)
     except IdentityError as error:
         errors.append(ConfigError("certificates", error.detail))
+        return None
+
+
+def make_simple_tls(
+    listener: InboundListener,
+    path: str,
+    secret: Secret | None,
+    errors: list[ConfigError],
+    *,
+    notes_names: bool,
+) -> ServerTls | None:
+    """Return the server side of a listener's `tls`, or None without key material."""
+    pair = secret.servers.get(listener.address) if secret is not None else None
+    if pair is None:
+        return None
+    try:
+        return simple_server_tls(
+            pair.certificate, pair.key, is_http=listener.protocol != "tcp", notes_names=notes_names
+        )
+    except IdentityError as error:
+        errors.append(ConfigError(f"{path}.tls", error.detail))
         return None
 
 

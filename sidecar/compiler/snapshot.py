@@ -17,6 +17,7 @@ from sidecar.compiler.listeners import (
     compile_inbound,
     compile_outbound,
     make_server_tls,
+    make_simple_tls,
 )
 from sidecar.compiler.stores import check_stores
 from sidecar.core.api import Draw
@@ -78,7 +79,8 @@ def compile_snapshot(
         if model.name.startswith(APP):
             plan.service = snapshot.workload.name
     needs_tls = any(listener.mtls != "off" for listener in snapshot.inbound)
-    tls = make_server_tls(secret, errors, notes_names=notes_names(snapshot)) if needs_tls else None
+    noting = notes_names(snapshot)
+    tls = make_server_tls(secret, errors, notes_names=noting) if needs_tls else None
     kept: dict[Hashable, Any] = {}
 
     def keep(key: Hashable, begin: Callable[[], Any]) -> Any:
@@ -100,9 +102,10 @@ def compile_snapshot(
     )
     listeners: dict[str, ListenerPlan] = {}
     for index, inbound in enumerate(snapshot.inbound):
-        listeners[inbound.address] = compile_inbound(
-            inbound, f"inbound[{index}]", snapshot, context, tls
-        )
+        path, own = f"inbound[{index}]", tls
+        if inbound.tls is not None:
+            own = make_simple_tls(inbound, path, secret, errors, notes_names=noting)
+        listeners[inbound.address] = compile_inbound(inbound, path, snapshot, context, own)
     for index, outbound in enumerate(snapshot.outbound):
         listeners[outbound.address] = compile_outbound(outbound, f"outbound[{index}]", context)
     if errors:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 INBOUND: Final = "inbound"
 OUTBOUND: Final = "outbound"
+SIMPLE: Final = "simple"  # a listener's `mtls`: TLS, and no certificate is asked of callers
 CALL: Final = "call"  # nobody connects to it: what the sidecar itself asks a cluster
 
 Condition = Callable[[RequestHead, "Caller"], bool]

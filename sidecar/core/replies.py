@@ -58,6 +58,7 @@ REPLIES: Final[dict[str, Reply]] = {
     "downstream-closed": Reply(499, "DC", "the caller went away"),
     "stream-idle": Reply(408, "SI", "nothing moved in either direction for too long"),
     "plaintext-refused": Reply(400, "DPE", "this port takes mutual TLS only"),
+    "tls-required": Reply(400, "DPE", "this port takes TLS only"),
     "bad-proxy-header": Reply(400, "DPE", "the PROXY protocol header is malformed"),
     "bad-tls-hello": Reply(400, "DPE", "the TLS hello is malformed"),
     "tls-hello-too-large": Reply(400, "DPE", "the TLS hello is too large"),

@@ -16,6 +16,7 @@ ALPN: Final = {
     "auto": (ALPN_SIDECAR, "h2", "http/1.1"),
     "": (),
 }
+WEB: Final = ("h2", "http/1.1")  # for callers from outside the mesh
 
 
 class NamedTls(ssl.SSLObject):
@@ -26,7 +27,7 @@ class NamedTls(ssl.SSLObject):
 
 @final
 class ServerTls:
-    """How callers are met; `context` demands a certificate of our roots."""
+    """How callers are met; whether `context` demands a certificate is the listener's `mtls`."""
 
     __slots__ = ("context",)
 
@@ -54,9 +55,31 @@ def server_tls(
         IdentityError: `bad-key-material`.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _prepare(context, certificate, key, roots)
+    _prepare(context, certificate, key)
+    _trust(context, roots)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(list(ALPN["auto"]))
+    return _serving(context, ALPN["auto"], notes_names=notes_names)
+
+
+def simple_server_tls(
+    certificate: bytes, key: bytes, *, is_http: bool, notes_names: bool = False
+) -> ServerTls:
+    """Return the server side of TLS whose callers show nothing, from PEM.
+
+    Raises:
+        IdentityError: `bad-key-material`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _prepare(context, certificate, key)
+    # What opaque octets mean is no matter of ours, so nothing is agreed on about them.
+    return _serving(context, WEB if is_http else (), notes_names=notes_names)
+
+
+def _serving(
+    context: ssl.SSLContext, protocols: tuple[str, ...], *, notes_names: bool
+) -> ServerTls:
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
     if notes_names:
         context.sslobject_class = NamedTls
         context.sni_callback = _note_name
@@ -83,7 +106,8 @@ def mutual_tls(certificate: bytes, key: bytes, roots: bytes) -> ClientTls:
     def make() -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False  # workloads are known by SPIFFE ID, not by name
-        _prepare(context, certificate, key, roots)
+        _prepare(context, certificate, key)
+        _trust(context, roots)
         return context
 
     return ClientTls(_each(make), mutual=True)
@@ -117,11 +141,17 @@ def _each(make: Callable[[], ssl.SSLContext]) -> dict[str, ssl.SSLContext]:
     return contexts
 
 
-def _prepare(context: ssl.SSLContext, certificate: bytes, key: bytes, roots: bytes) -> None:
+def _prepare(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     try:
         _load_chain(context, certificate + b"\n" + key)
+    except (ssl.SSLError, ValueError, OSError) as error:
+        raise IdentityError("bad-key-material", f"unusable key material: {error}") from error
+
+
+def _trust(context: ssl.SSLContext, roots: bytes) -> None:
+    try:
         context.load_verify_locations(cadata=roots.decode("ascii"))
     except (ssl.SSLError, ValueError, OSError) as error:
         raise IdentityError("bad-key-material", f"unusable key material: {error}") from error

@@ -9,56 +9,53 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from msgspec.structs import replace
 
 from sidecar.errors import ConfigError, ConfigErrors
-from sidecar.model.identity import Certificates, Secret
+from sidecar.model.identity import KeyPair, Secret
+from sidecar.model.snapshot import Snapshot
 
-_PARTS: Final = ("certificate", "key", "roots")
+_FORM: Final = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def load(certificates: Certificates) -> Secret:
-    """Return what the files hold.
+def load(snapshot: Snapshot) -> Secret | None:
+    """Return what the files that `snapshot` names hold; None if it names none.
 
     Raises:
         ConfigErrors: unreadable, not PEM, a key that is not the certificate's, expired.
     """
     errors: list[ConfigError] = []
-    data: dict[str, bytes] = {}
-    for part in _PARTS:
-        path = getattr(certificates, part)
-        try:
-            with open(path, "rb") as file:
-                data[part] = file.read()
-        except OSError as error:
-            errors.append(
-                ConfigError(f"certificates.{part}", f"cannot read {path!r}: {error.strerror}")
-            )
+    named = snapshot.certificates
+    secret = Secret()
+    if named is not None:
+        secret = Secret(
+            certificate=_read(named.certificate, "certificates.certificate", errors),
+            key=_read(named.key, "certificates.key", errors),
+            roots=_read(named.roots, "certificates.roots", errors),
+        )
+    servers: dict[str, KeyPair] = {}
+    for index, listener in enumerate(snapshot.inbound):
+        if listener.tls is None:
+            continue
+        where = f"inbound[{index}].tls"
+        servers[listener.address] = KeyPair(
+            certificate=_read(listener.tls.certificate, f"{where}.certificate", errors),
+            key=_read(listener.tls.key, f"{where}.key", errors),
+        )
     if not errors:
-        errors = check(Secret(**data))
+        errors = check(secret) if named is not None else []
+        for index, listener in enumerate(snapshot.inbound):
+            pair = servers.get(listener.address)
+            if pair is not None:
+                errors += _check_pair(pair.certificate, pair.key, f"inbound[{index}].tls")
     if errors:
         raise ConfigErrors(errors)
-    return Secret(**data)
+    return replace(secret, servers=servers) if named is not None or servers else None
 
 
 def check(secret: Secret) -> list[ConfigError]:
-    """Return what is wrong with key material."""
-    try:
-        chain = x509.load_pem_x509_certificates(secret.certificate)
-    except ValueError:
-        return [ConfigError("certificates.certificate", "holds no PEM certificate")]
-    try:
-        key = load_pem_private_key(secret.key, None)
-    except (ValueError, TypeError) as error:
-        return [ConfigError("certificates.key", f"holds no usable PEM key: {error}")]
-    errors = []
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    if key.public_key().public_bytes(*form) != chain[0].public_key().public_bytes(*form):
-        errors.append(ConfigError("certificates.key", "is not the key of the certificate"))
-    end = chain[0].not_valid_after_utc
-    if end < datetime.now(UTC):
-        errors.append(
-            ConfigError("certificates.certificate", f"expired on {end:%Y-%m-%d %H:%M} UTC")
-        )
+    """Return what is wrong with the workload's own key material."""
+    errors = _check_pair(secret.certificate, secret.key, "certificates")
     try:
         x509.load_pem_x509_certificates(secret.roots)
     except ValueError:
@@ -66,6 +63,39 @@ def check(secret: Secret) -> list[ConfigError]:
     return errors
 
 
-def watched(certificates: Certificates) -> tuple[str, ...]:
+def watched(snapshot: Snapshot) -> tuple[str, ...]:
     """Return the paths whose change means: load again."""
-    return (certificates.certificate, certificates.key, certificates.roots)
+    own = snapshot.certificates
+    paths = [] if own is None else [own.certificate, own.key, own.roots]
+    for listener in snapshot.inbound:
+        if listener.tls is not None:
+            paths += [listener.tls.certificate, listener.tls.key]
+    return tuple(paths)
+
+
+def _read(path: str, where: str, errors: list[ConfigError]) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        errors.append(ConfigError(where, f"cannot read {path!r}: {error.strerror}"))
+    return b""
+
+
+def _check_pair(certificate: bytes, key: bytes, where: str) -> list[ConfigError]:
+    try:
+        chain = x509.load_pem_x509_certificates(certificate)
+    except ValueError:
+        return [ConfigError(f"{where}.certificate", "holds no PEM certificate")]
+    try:
+        private = load_pem_private_key(key, None)
+    except (ValueError, TypeError) as error:
+        return [ConfigError(f"{where}.key", f"holds no usable PEM key: {error}")]
+    errors = []
+    mine = private.public_key().public_bytes(*_FORM)
+    if mine != chain[0].public_key().public_bytes(*_FORM):
+        errors.append(ConfigError(f"{where}.key", "is not the key of the certificate"))
+    end = chain[0].not_valid_after_utc
+    if end < datetime.now(UTC):
+        errors.append(ConfigError(f"{where}.certificate", f"expired on {end:%Y-%m-%d %H:%M} UTC"))
+    return errors

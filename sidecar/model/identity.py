@@ -48,6 +48,30 @@ class Certificates(Model, frozen=True, kw_only=True):
     """File with the root certificates that peers must chain to."""
 
 
+class ServerCertificate(Model, frozen=True, kw_only=True):
+    """What a listener shows to callers from outside the mesh; watched, and swapped without dropping a connection."""
+
+    certificate: str
+    """PEM file with the server's certificate, followed by any intermediate certificates."""
+
+    key: str
+    """PEM file with the private key of `certificate`; not encrypted."""
+
+
+class KeyPair(Model, frozen=True, kw_only=True):
+    """A server certificate itself."""
+
+    certificate: bytes
+    """PEM: the chain."""
+
+    key: bytes
+    """PEM: the private key."""
+
+    def __repr__(self) -> str:
+        """Show nothing of the key."""
+        return f"KeyPair({len(self.certificate)} octets)"
+
+
 class Secret(Model, frozen=True, kw_only=True):
     """Key material itself, as it travels from the agent to the worker; never written to a log."""
 
@@ -59,6 +83,19 @@ class Secret(Model, frozen=True, kw_only=True):
 
     roots: bytes = b""
     """PEM: the roots that peers must chain to."""
+
+    servers: dict[str, KeyPair] = {}
+    """What listeners with `tls` show, by the listener's address."""
+
+    @property
+    def has_identity(self) -> bool:
+        """Is there a certificate of the workload itself, or only ones of servers?"""
+        return self.certificate != b""
+
+    def parts(self) -> dict[str, bytes]:
+        """Return the certificates of it, by where they are from: `certificate`, `roots`, `tls ADDRESS`."""
+        own = {"certificate": self.certificate, "roots": self.roots} if self.has_identity else {}
+        return own | {f"tls {address}": pair.certificate for address, pair in self.servers.items()}
 
     def __repr__(self) -> str:
         """Show nothing of the key."""

@@ -5,6 +5,7 @@ from typing import Literal
 from sidecar.model.authorization import AuthorizationRule
 from sidecar.model.base import Address, Count, Duration, Model, Size
 from sidecar.model.http2 import Http2
+from sidecar.model.identity import ServerCertificate
 from sidecar.model.route import Route
 
 HttpProtocol = Literal["auto", "http", "tcp"]
@@ -82,7 +83,11 @@ class InboundListener(Listener, frozen=True, kw_only=True):
 
     mtls: Literal["strict", "permissive", "off"] = "strict"
     """`strict`: callers must show a certificate of our roots; plaintext is refused. `permissive`: mTLS and
-    plaintext side by side, for moving a service in. `off`: plaintext only."""
+    plaintext side by side, for moving a service in. `off`: no certificate is asked for; plaintext, unless `tls` is given."""
+
+    tls: ServerCertificate | None = None
+    """TLS as a web server offers it: callers are shown this certificate and asked for none. For browsers, curl and others
+    outside the mesh; plaintext is refused. Needs `mtls: off` beside it (Istio: mode SIMPLE)."""
 
     allow: tuple[str, ...] = ()
     """SPIFFE IDs that may call, compared whole, or `spiffe://example.org/*` for all of a trust domain. Empty: every

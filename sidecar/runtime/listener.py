@@ -6,6 +6,7 @@ from typing import Final, cast, final
 from sidecar.core.http1_reply import own_reply
 from sidecar.core.http1_server import Http1Server
 from sidecar.core.http2_server import Http2Server
+from sidecar.core.plan import SIMPLE
 from sidecar.core.tcp import Session
 from sidecar.core.timers import Timer
 from sidecar.core.types import Caller, Connection, ListenerState
@@ -128,17 +129,19 @@ class Front(asyncio.Protocol):
             self._detect()
             return
         if not self._buffer:
-            self._arm(plan.handshake_timeout if plan.mtls == "strict" else plan.detect_timeout)
+            is_mixed = plan.mtls == "permissive"
+            self._arm(plan.detect_timeout if is_mixed else plan.handshake_timeout)
             return
         kind = sniff.sniff(self._buffer)
         if kind == sniff.TLS:
             self._handshake()
         elif kind == sniff.NEED_MORE and len(self._buffer) < 6:
             return
-        elif plan.mtls == "strict":
-            self._refuse("plaintext-refused", tell=kind in (sniff.HTTP1, sniff.NEED_MORE))
-        else:
+        elif plan.mtls == "permissive":
             self._detect()
+        else:
+            code = "tls-required" if plan.mtls == SIMPLE else "plaintext-refused"
+            self._refuse(code, tell=kind in (sniff.HTTP1, sniff.NEED_MORE))
 
     def _handshake(self) -> None:
         plan = self._listener.plan
@@ -160,11 +163,12 @@ class Front(asyncio.Protocol):
         caller = self._caller
         assert self._raw is not None
         self._raw.set_protocol(layer)
-        try:
-            caller.identity, caller.certificate_hash = peer_identity(layer.ssl)
-        except IdentityError as error:
-            self._failed(error)
-            return None
+        if self._listener.plan.mtls != SIMPLE:
+            try:
+                caller.identity, caller.certificate_hash = peer_identity(layer.ssl)
+            except IdentityError as error:
+                self._failed(error)
+                return None
         caller.secure = True
         caller.server_name = asked_name(layer.ssl)
         return self

@@ -1,6 +1,7 @@
 """Cluster plans: endpoints that come and go, TLS contexts, what retires connections."""
 
 import asyncio
+import ssl
 
 import pytest
 
@@ -16,7 +17,7 @@ from sidecar.issuers.ephemeral import Authority
 from sidecar.model.cluster import Cluster, ClusterTls, Limits
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.health import HealthCheck, TcpHealthCheck
-from sidecar.model.identity import Secret, Workload
+from sidecar.model.identity import KeyPair, Secret, ServerCertificate, Workload
 from sidecar.model.listener import InboundListener, OutboundListener
 from sidecar.model.snapshot import Snapshot
 
@@ -245,6 +246,47 @@ def test_key_material_that_cannot_be_used_is_told(snapshot: Snapshot, path: str,
         check(snapshot, UNUSABLE)
     found = {error.path: error.detail for error in caught.value.errors}
     assert found[path].startswith(told)
+
+
+SERVER = Snapshot(
+    workload=Workload(name="web"),
+    inbound=(
+        InboundListener(
+            address="0.0.0.0:1",
+            app="127.0.0.1:2",
+            mtls="off",
+            tls=ServerCertificate(certificate="a", key="b"),
+        ),
+    ),
+)
+
+
+def test_a_listener_with_tls_asks_callers_for_no_certificate() -> None:
+    pair = KeyPair(certificate=SECRET.certificate, key=SECRET.key)
+    plan = compile_snapshot(SERVER, Secret(servers={"0.0.0.0:1": pair}), Book(), no_dial)
+    (listener,) = plan.listeners.values()
+    assert listener.mtls == "simple"
+    assert isinstance(listener.tls, ServerTls)
+    assert listener.tls.context.verify_mode is ssl.CERT_NONE
+
+
+def test_a_server_certificate_that_cannot_be_used_is_told() -> None:
+    pair = KeyPair(certificate=b"no", key=b"PEM")
+    with pytest.raises(ConfigErrors) as caught:
+        check(SERVER, Secret(servers={"0.0.0.0:1": pair}))
+    (error,) = caught.value.errors
+    assert error.path == "inbound[0].tls"
+    assert error.detail.startswith("unusable key material")
+
+
+def test_a_server_certificate_is_no_identity() -> None:
+    pair = KeyPair(certificate=SECRET.certificate, key=SECRET.key)
+    snapshot = one(listed("a:1", tls=ClusterTls(mode="mutual")))
+    with pytest.raises(ConfigErrors) as caught:
+        check(snapshot, Secret(servers={"0.0.0.0:1": pair}))
+    assert [error.path for error in caught.value.errors] == ["clusters[0].tls"]
+    assert "Secret" in repr(Secret(servers={"0.0.0.0:1": pair}))
+    assert repr(pair) == f"KeyPair({len(pair.certificate)} octets)"
 
 
 def test_the_app_of_a_listener_is_a_cluster_of_the_workload() -> None:

@@ -28,7 +28,7 @@ from sidecar.model.health import (
     HttpHealthCheck,
     TcpHealthCheck,
 )
-from sidecar.model.identity import Workload
+from sidecar.model.identity import ServerCertificate, Workload
 from sidecar.model.listener import InboundListener, OutboundListener
 from sidecar.model.match import RouteMatch, StringMatch
 from sidecar.model.retry import RetryPolicy
@@ -215,6 +215,21 @@ WRONG = {
         guarded("off", PEER),
         "inbound[0].allow",
         "needs mtls: without it nobody has an identity",
+    ),
+    "tls beside mtls": (
+        snapshot(
+            inbound=(
+                InboundListener(
+                    address="0.0.0.0:1",
+                    app="127.0.0.1:2",
+                    mtls="permissive",
+                    tls=ServerCertificate(certificate="a", key="b"),
+                ),
+            )
+        ),
+        "inbound[0].tls",
+        "asks callers for no certificate, while mtls permissive does: set `mtls: off` beside it,"
+        " or give mesh callers a listener of their own",
     ),
     "bad balancer": (
         snapshot(cluster(balancer="round_robbin")),

@@ -136,6 +136,26 @@ def test_an_idle_timeout_of_zero_is_none(make: Make) -> None:
     assert caller.fate == OPEN
 
 
+def test_plaintext_is_told_why_where_tls_is_served(make: Make) -> None:
+    tls = {"certificate": "a", "key": "b"}
+    harness = make(role="inbound", listener={"mtls": "off", "tls": tls})
+    caller = harness.open(GET)
+    assert own(caller.take()) == (400, "tls-required", True)
+    assert caller.fate == CLOSED
+    assert harness.sink.refusals[0][1] == "tls-required"
+
+
+def test_a_caller_of_a_listener_with_tls_that_stays_silent_is_closed(make: Make) -> None:
+    tls = {"certificate": "a", "key": "b"}
+    harness = make(role="inbound", listener={"mtls": "off", "tls": tls, "handshake_timeout": 5})
+    caller = harness.open()
+    harness.advance(4)
+    assert caller.fate == OPEN
+    harness.advance(2)
+    assert caller.fate != OPEN
+    assert harness.sink.refusals[0][1] == "handshake-timeout"
+
+
 def test_plaintext_is_told_why_where_it_is_not_served(make: Make) -> None:
     certificates = {"certificate": "a", "key": "b", "roots": "c"}
     harness = make(role="inbound", listener={"mtls": "strict"}, certificates=certificates)
