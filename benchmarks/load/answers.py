@@ -25,7 +25,7 @@ Answer = tuple[int, bytes, bytes]
 def difference(case: Case, port: int, origin: Answer) -> str:
     """Return how the answer at `port` differs from the origin's, or nothing."""
     try:
-        got = ask_http2(case, port) if case.load.tool != "wrk" else ask_http1(case, port)
+        got = ask_http1(case, port) if case.load.tool == "wrk" else ask_http2(case, port)
     except (OSError, http.client.HTTPException, h2.exceptions.ProtocolError) as error:
         return f"no answer: {error!r}"
     if got[0] != 200:
@@ -43,7 +43,7 @@ def from_origin(case: Case, port: int, directory: Path) -> Answer:
     Raises: OSError, or what the protocols raise: there is nothing to measure then.
     """
     if case.origin == "http1":
-        return ask_http1(case, port)
+        return ask_http1(case, port, is_origin=True)
     context = None
     if case.origin == "mtls-http2":
         tls = directory / "tls"
@@ -54,9 +54,15 @@ def from_origin(case: Case, port: int, directory: Path) -> Answer:
     return ask_http2(case, port, context)
 
 
-def ask_http1(case: Case, port: int) -> Answer:
+def ask_http1(case: Case, port: int, *, is_origin: bool = False) -> Answer:
     """Ask once over HTTP/1.1."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT)
+    if case.load.tls and not is_origin:
+        # Not verified: the certificate is the harness's own, for a workload and not for 127.0.0.1.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=WAIT, context=context)
     try:
         connection.request("GET", case.load.path)
         answer = connection.getresponse()

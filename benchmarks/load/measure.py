@@ -239,4 +239,6 @@ def named(case: Case, features: str, subject: str, number: int, figures: Row) ->
     row = {**head, **empty, **figures}
     if case.octets and row["cpu_us_per_request"] is not None:
         row["cpu_us_per_mib"] = round(row["cpu_us_per_request"] * (1 << 20) / case.octets, 2)
+    if case.unit == "connection" and row["cpu_us_per_request"]:
+        row["connections_per_cpu_s"] = round(1e6 / row["cpu_us_per_request"])
     return row

@@ -12,6 +12,7 @@ Row = Mapping[str, Any]
 FIGURES: Final[Mapping[str, str]] = {
     "cpu_us_per_request": "CPU µs per request",
     "cpu_us_per_mib": "CPU µs per MiB",
+    "connections_per_cpu_s": "new connections per CPU second",
     "rps": "requests per second, closed loop",
     "p50_ms": "p50 ms at 1000 rps, open loop",
     "p90_ms": "p90 ms at 1000 rps, open loop",
@@ -31,7 +32,7 @@ FIGURES: Final[Mapping[str, str]] = {
     "cpu_ms": "CPU ms",
     "p99_during_by_before": "p99 during / before the push",
 }
-HIGHER_IS_BETTER: Final = frozenset({"rps"})
+HIGHER_IS_BETTER: Final = frozenset({"rps", "connections_per_cpu_s"})
 COLORS: Final = {
     "sidecar": "#1a6fb5", "envoy": "#b5481a", "haproxy": "#4d8f3c", "nginx": "#7b5aa6",
     "direct": "#888888",

@@ -63,8 +63,9 @@ def wrk_command(load: Load, port: int, seconds: float, directory: Path) -> list[
     """Return the command of a closed loop over HTTP/1.1."""
     script = [] if load.path.startswith("/files/") else ["-s", str(HERE / "configs" / "heads.lua")]
     close = ["env", "BENCH_CLOSE=1"] if load.close else []
+    scheme = "https" if load.tls else "http"
     return [*close, "wrk", "-t1", f"-c{load.connections}", f"-d{max(1, round(seconds))}s",
-            "--timeout", "10s", *script, f"http://127.0.0.1:{port}{load.path}"]  # fmt: skip
+            "--timeout", "10s", *script, f"{scheme}://127.0.0.1:{port}{load.path}"]  # fmt: skip
 
 
 def wrk_told(text: str, load: Load) -> Told:
