@@ -8,6 +8,7 @@ from sidecar.compiler.affinity import hash_policy
 from sidecar.compiler.context import Context, cluster_named
 from sidecar.compiler.fields import conditions
 from sidecar.compiler.limits import fault_filter, rate_limit_filter
+from sidecar.compiler.mirrors import mirror_filters
 from sidecar.compiler.retries import INBOUND_RETRIES, retry_filters, retry_plan
 from sidecar.core.api import HttpFilter
 from sidecar.core.plan import ClusterPlan, RoutePlan, RouteTable
@@ -136,7 +137,8 @@ def _filters(
     for index, fault in enumerate(route.faults):
         at = (scope, f"{name}#{index}")
         found.append(fault_filter(fault, at, f"{path}.faults[{index}]", context))
-    return [*found, *action_filters(route, path, context.errors), *retry_filters(route.retry)]
+    found += action_filters(route, path, context.errors)
+    return [*found, *mirror_filters(route, path, context), *retry_filters(route.retry)]
 
 
 def _check_hosts(hosts: tuple[str, ...], path: str, errors: list[ConfigError]) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sidecar.core.book import Endpoint
     from sidecar.core.plan import ListenerPlan
     from sidecar.core.sides import Downstream, Upstream
+    from sidecar.core.tap import Tap
     from sidecar.core.types import Caller, Engine
     from sidecar.wire.fields import Field, Fields, RequestHead, ResponseHead
 
@@ -94,6 +95,7 @@ class Exchange:
         "started",
         "state",
         "status",
+        "taps",
         "then",
         "traceparent",
         "trailers",
@@ -152,6 +154,7 @@ class Exchange:
         self.retry_at = NEVER  # when the back-off before the next attempt is over
         self.moved: float = self.started  # when an octet last moved, either way
         self.extra: list[Field] = []  # fields of ours, sent after the caller's
+        self.taps: tuple[Tap, ...] = ()  # filters that have the body as well
         self.fields: dict[str, str] | None = None  # what filters add to the access log
         self.grpc: Call | None = None
         self.web: GrpcWeb | None = None  # the caller is a browser
@@ -268,6 +271,8 @@ class Exchange:
                 self.downstream.pause()
         if self.client is not None and self.state == STREAMING:
             self.client.write(data)
+        for tap in self.taps:
+            tap.data(self, data)
 
     def request_end(self, trailers: Fields | None) -> None:
         """The request is whole."""
@@ -280,6 +285,8 @@ class Exchange:
             self.client.finish(trailers)
             if self.response_done and not self.owed:
                 self._complete()
+        for tap in self.taps:
+            tap.end(self)
 
     def downstream_lost(self, code: str = "downstream-closed", detail: str = "") -> None:
         """The caller is gone, or broke the protocol in its body."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from sidecar.core.api import Draw, Sink
+from sidecar.core.counts import Counts
 from sidecar.core.timers import Wheel
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Engine:
 
     __slots__ = (
         "bug",
+        "counts",
         "desk",
         "draining",
         "draw",
@@ -56,6 +58,7 @@ class Engine:
         self.bug: Final = bug
         wheel.bug = bug
         self.later: Final = later
+        self.counts: Final = Counts()
         self.sinks: tuple[Sink, ...] = ()
         self.identity = ""
         self.sampling = 0.01

@@ -7,6 +7,9 @@ from msgspec import Meta, Struct
 Duration = Annotated[float, Meta(ge=0, extra={"unit": "duration"})]
 """Seconds; a file may write `250ms`, `15s`, `5m`, `1h`, or a plain number of seconds."""
 
+Timeout = Annotated[float, Meta(gt=0, extra={"unit": "duration"})]
+"""A duration of more than nothing: there is no call without a limit."""
+
 Size = Annotated[int, Meta(ge=0, extra={"unit": "size"})]
 """Octets; a file may write `64KiB`, `1MiB`, `1GiB`, or a plain number."""
 

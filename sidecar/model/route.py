@@ -10,6 +10,7 @@ from sidecar.model.balancing import HashPolicy
 from sidecar.model.base import Duration, Model, Size
 from sidecar.model.fault import Fault
 from sidecar.model.match import RouteMatch
+from sidecar.model.mirror import Mirror
 from sidecar.model.quota import RateLimit
 from sidecar.model.retry import RetryPolicy
 
@@ -71,6 +72,9 @@ class Route(Model, frozen=True, kw_only=True):
 
     rate_limits: tuple[RateLimit, ...] = ()
     """How many requests are taken; all must have room."""
+
+    mirror: tuple[Mirror, ...] = ()
+    """Clusters that get copies of the requests."""
 
     faults: tuple[Fault, ...] = ()
     """Faults for tests of who calls."""

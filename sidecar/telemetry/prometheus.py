@@ -41,6 +41,7 @@ _HELP: Final = {
     "sidecar_endpoint_healthy": "0 if the endpoint fails a health check.",
     "sidecar_authorization_denied_total": "What a rule has refused, by rule and caller.",
     "sidecar_authorization_shadow_total": "What shadow rules would have decided otherwise.",
+    "sidecar_mirror_skipped_total": "Requests that a mirror has not copied, by reason.",
     "sidecar_rate_limit_shadow_total": "Requests that a shadow rule would have refused, by rule.",
     "sidecar_worker_restarts_total": "Workers that were replaced, by reason.",
     "sidecar_workers": "Workers that run a plan and report.",

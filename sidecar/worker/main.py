@@ -303,7 +303,10 @@ class Worker:
         samples = []
         if self._metrics is not None:
             book = self._book
-            rows = (*self._metrics.rows(), *ejections(book), *guards(book), *quotas(book))
+            rows = (
+                *self._metrics.rows(), *ejections(book), *guards(book), *quotas(book),
+                *self._engine.counts.rows(),
+            )  # fmt: skip
             samples = [Sample(*row) for row in rows]
         dropped = self._log.dropped if self._log is not None else 0
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -36,6 +36,8 @@ TRANSLATED = {
 }
 NO_CODES = {
     "access-log",  # a thread
+    "body-too-large",  # why a mirror copies a request not, this one and the next
+    "too-many",
     "consecutive-5xx",  # reasons of ejection, this one and the next four
     "consecutive-local-origin-failure",
     "local-origin-success-rate",
