@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 from cryptography import x509
 
+from sidecar.admin.filters import filter_rows
 from sidecar.admin.operator import Operator
 from sidecar.admin.server import Request, Response, serve
 from sidecar.admin.status import STATUS_PAGE
@@ -233,6 +234,14 @@ async def _fault_remove(operator: Operator, request: Request) -> Response:
     return Response(200, f"fault {int(number)} ends\n".encode())
 
 
+async def _filters(operator: Operator, request: Request) -> Response:
+    snapshot = operator.snapshot()
+    if snapshot is None:
+        return Response(503, b"no configuration runs yet\n")
+    samples, _ = await operator.statistics()
+    return _json(filter_rows(snapshot, samples))
+
+
 async def _status(operator: Operator, request: Request) -> Response:
     policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
     return Response(
@@ -249,6 +258,7 @@ PAGES: Final[dict[str, Page]] = {
     "/clusters": _clusters,
     "/config_dump": _config_dump,
     "/faults": _faults,
+    "/filters": _filters,
     "/listeners": _listeners,
     "/live": _live,
     "/logging": _logging,

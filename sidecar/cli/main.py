@@ -55,8 +55,12 @@ def run(config: str) -> None:
 
 @main.command()
 @click.argument("config", type=click.Path())
-def check(config: str) -> None:
-    """Say whether CONFIG is good, or everything that is wrong with it."""
+@click.option("--load", is_flag=True, help="Run the code of filters too, as a worker would.")
+def check(config: str, load: bool) -> None:
+    """Say whether CONFIG is good, or everything that is wrong with it.
+
+    Filters in Python are looked at without running them, unless --load is given.
+    """
     from sidecar.compiler.snapshot import check as check_snapshot  # noqa: PLC0415
     from sidecar.issuers import files  # noqa: PLC0415
     from sidecar.sources.file import FileSource  # noqa: PLC0415
@@ -64,7 +68,7 @@ def check(config: str) -> None:
     source = FileSource(config)
     try:
         snapshot = source.load()
-        check_snapshot(snapshot, files.load(snapshot))
+        check_snapshot(snapshot, files.load(snapshot), runs_filters=load)
     except ConfigErrors as errors:
         for error in source.locate(errors).errors:
             click.echo(str(error), err=True)

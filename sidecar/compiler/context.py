@@ -41,6 +41,9 @@ class Context:
     errors: list[ConfigError]
     """Where what is wrong goes."""
 
+    runs_filters: bool = True
+    """Whether the code of filters is run; else it is looked at only."""
+
     listeners: tuple[str, ...] = ()
     """Addresses that this sidecar listens on."""
 

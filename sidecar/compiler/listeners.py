@@ -5,8 +5,8 @@ from typing import Final
 from sidecar.compiler.access import Access, access_filters, fields_of, session_filters
 from sidecar.compiler.authorization import Ground
 from sidecar.compiler.context import Context
-from sidecar.compiler.durations import listener_times
 from sidecar.compiler.fields import names
+from sidecar.compiler.hooks import python_filters
 from sidecar.compiler.http2 import http2_plan
 from sidecar.compiler.retries import INBOUND_RETRIES, OUTBOUND_RETRIES
 from sidecar.compiler.routes import OUTBOUND_TIMEOUT, compile_routes
@@ -29,8 +29,7 @@ _HTTP_MATCHES: Final = frozenset(RouteMatch.__struct_fields__) - {"hosts", "sni"
 _PLAIN: Final = Route()
 _HTTP_ACTIONS: Final = (
     "redirect", "respond", "rewrite", "request_headers", "response_headers", "cors",
-    "faults", "rate_limits", "authorization", "mirror", "stream_idle_timeout",
-    "max_stream_duration",
+    "faults", "rate_limits", "authorization", "mirror", "filters",
 )  # fmt: skip
 APP: Final = "app|"  # begins the names of the clusters that `app` is short for
 
@@ -160,6 +159,8 @@ def _compile(
         errors.append(ConfigError(path, f"goes nowhere: expected {expected}"))
     if listener.protocol == "tcp":
         _check_tcp(routes, path, errors)
+        if listener.filters:
+            errors.append(ConfigError(f"{path}.filters", "a tcp listener sees no requests"))
     ground = Ground(
         listener.ambiguous_paths,
         isinstance(listener, InboundListener) and listener.mtls != "off",
@@ -176,7 +177,7 @@ def _compile(
         retries=OUTBOUND_RETRIES if role == OUTBOUND else INBOUND_RETRIES,
         is_short=not listener.routes,
         access=access,
-        times=listener_times(listener, path, errors),
+        shared=python_filters(listener.filters, (address, ""), f"{path}.filters", context),
     )
     wanted = {name for route in routes for name in names(route.match)}
     wanted |= fields_of(listener, routes)
@@ -192,7 +193,6 @@ def _compile(
     plan.idle_timeout = listener.idle_timeout
     plan.stream_idle_timeout = listener.stream_idle_timeout
     plan.max_connections = listener.max_connections
-    plan.max_connection_duration = listener.max_connection_duration
     plan.grpc_web = listener.grpc_web
     plan.http2 = http2_plan(listener.http2)
     return plan

@@ -1,13 +1,14 @@
 """Routes of a listener to a route table."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from sidecar.compiler.access import OPEN, Access, access_filters, path_guards
 from sidecar.compiler.actions import action_filters, cors_filter
 from sidecar.compiler.affinity import hash_policy
 from sidecar.compiler.context import Context, cluster_named
-from sidecar.compiler.durations import Times
 from sidecar.compiler.fields import conditions
+from sidecar.compiler.hooks import python_filters
 from sidecar.compiler.limits import fault_filter, rate_limit_filter
 from sidecar.compiler.mirrors import mirror_filters
 from sidecar.compiler.retries import INBOUND_RETRIES, retry_filters, retry_plan
@@ -31,14 +32,16 @@ def compile_routes(
     retries: tuple[str, ...] = INBOUND_RETRIES,
     is_short: bool = False,
     access: Access = OPEN,
-    times: Times = Times(),  # noqa: B008 - immutable
+    shared: Sequence[HttpFilter] = (),
 ) -> RouteTable:
     """Return the table of `routes`; `filters` are asked before those of each route.
 
     `access`: the listener's policy comes behind CORS, since a preflight has nothing to show for itself.
 
     `scope` is the listener: what is remembered across pushes is told apart by it and the route's name.
-    `retries` is what is tried again where a route does not say, `times` how long it may take then.
+    `retries` is what is tried again where a route does not say.
+
+    `shared` are the listener's filters in Python, asked before those of a route.
 
     `is_short`: the only route was written as the listener's own `cluster`, at `path` itself.
     """
@@ -64,25 +67,17 @@ def compile_routes(
         timeout = default_timeout if route.timeout is None else route.timeout
         name = route.name or f"routes[{index}]"
         policy = (*access.filters, *access_filters(route, where, access.ground, errors))
-        stops = _filters(route, (scope, name), where, context, policy)
+        stops = _filters(route, (scope, name), where, context, policy, shared)
         guard = guards[index]
         plan = RoutePlan(
             name,
             shares,
-            filters=(
-                *times.filters(route),
-                *filters,
-                *([guard] if guard is not None else ()),
-                *cookies,
-                *stops,
-            ),
+            filters=(*filters, *([guard] if guard is not None else ()), *cookies, *stops),
             hash_policy=hash_keys,
             retry=retry_plan(route.retry, retries, f"{where}.retry", errors),
             timeout=timeout,
             grpc_timeout=route.timeout or 0.0,
             per_try_timeout=route.retry.per_try_timeout or 0.0,
-            per_try_idle_timeout=route.retry.per_try_idle_timeout or 0.0,
-            stream_idle_timeout=times.idle(route),
             buffer_limit=route.buffer_limit,
         )
         entries.append((hosts, tests, plan))
@@ -134,6 +129,7 @@ def _filters(
     path: str,
     context: Context,
     policy: tuple[HttpFilter, ...],
+    shared: Sequence[HttpFilter],
 ) -> list[HttpFilter]:
     """Return the route's own filters and `policy`, in the order in which they are asked."""
     found: list[HttpFilter] = []
@@ -147,6 +143,7 @@ def _filters(
     for index, fault in enumerate(route.faults):
         at = (scope, f"{name}#{index}")
         found.append(fault_filter(fault, at, f"{path}.faults[{index}]", context))
+    found += [*shared, *python_filters(route.filters, place, f"{path}.filters", context)]
     found += action_filters(route, path, context.errors)
     return [*found, *mirror_filters(route, path, context), *retry_filters(route.retry)]
 

@@ -35,13 +35,15 @@ def version_of(snapshot: Snapshot) -> str:
     return hashlib.sha256(msgspec.msgpack.encode(snapshot)).hexdigest()[:12]
 
 
-def check(snapshot: Snapshot, secret: Secret | None) -> None:
+def check(snapshot: Snapshot, secret: Secret | None, *, runs_filters: bool = False) -> None:
     """Compile `snapshot` for its errors alone.
+
+    The code of filters is looked at, and run only if `runs_filters` says so.
 
     Raises:
         ConfigErrors: all that is wrong, each with its path.
     """
-    compile_snapshot(snapshot, secret, Book(), no_dial)
+    compile_snapshot(snapshot, secret, Book(), no_dial, runs_filters=runs_filters)
 
 
 def compile_snapshot(
@@ -52,6 +54,7 @@ def compile_snapshot(
     draw: Draw = random.random,
     *,
     is_trial: bool = False,
+    runs_filters: bool = True,
 ) -> Plan:
     """Return the plan of `snapshot`, with the endpoints that `book` knows already.
 
@@ -65,7 +68,10 @@ def compile_snapshot(
     _check_names(snapshot, errors)
     if book.clusters and not is_trial:
         trial = book.outline()
-        compile_snapshot(snapshot, secret, trial, dial, is_trial=True)  # raises before it touches
+        compile_snapshot(
+            snapshot, secret, trial, dial, is_trial=True, runs_filters=runs_filters
+        )  # raises before it touches
+        book.kept = trial.kept  # what was begun there is not begun again: code runs once
     compiler = ClusterCompiler(snapshot, secret, book, _balancers(), dial, draw, errors)
     models = [(c, f"clusters[{i}]") for i, c in enumerate(snapshot.clusters)]
     for index, inbound in enumerate(snapshot.inbound):
@@ -95,6 +101,7 @@ def compile_snapshot(
         stores=check_stores(snapshot.stores, errors),
         draw=draw,
         errors=errors,
+        runs_filters=runs_filters,
         listeners=(
             *[listener.address for listener in snapshot.inbound],
             *[listener.address for listener in snapshot.outbound],

@@ -101,8 +101,13 @@ class HttpFilter:
         """Look at or change the request; return what to answer, or how long to wait."""
         return None
 
-    def on_response(self, exchange: Exchange, head: ResponseHead) -> None:
-        """Look at or change the response's head before it goes downstream."""
+    def on_response(self, exchange: Exchange, head: ResponseHead) -> str | Answer | None:
+        """Look at or change the response's head before it goes downstream.
+
+        Return what to answer in its place.  Who must wait for that shuts the response in:
+        `core.late`.
+        """
+        return None
 
     def on_reply(self, exchange: Exchange, head: ResponseHead) -> None:
         """Look at or change the fields of a local reply; its length and type are not among them."""

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from sidecar.core.admission import Guard
     from sidecar.core.api import Watcher
-    from sidecar.core.lifetimes import Lifetimes
     from sidecar.core.pool import Lender, Place
 
 
@@ -125,7 +124,6 @@ class ClusterState:
         "generation",
         "guard",
         "health",
-        "lifetimes",
         "pending",
         "requests",
         "resolved",
@@ -147,7 +145,6 @@ class ClusterState:
         self.fingerprint = b""  # of whatever makes old connections unfit: TLS, key material
         self.balancer: object = None  # which one, and its settings, the endpoints are watched for
         self.detector: Final = Detector(self)
-        self.lifetimes: Lifetimes[Lender] | None = None  # of connections that have an end
         self.changes = 0  # of who is available
         self.generation = 0  # connections of an older one are not used again
 
@@ -201,8 +198,9 @@ class Book:
         return state
 
     def outline(self) -> Book:
-        """Return another one that knows no more than what was discovered."""
+        """Return another one that knows no more than what was discovered, and what filters keep."""
         other = Book()
+        other.kept = self.kept
         for name, state in self.clusters.items():
             other.cluster(name).resolved = state.resolved
         return other

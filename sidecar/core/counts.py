@@ -31,14 +31,17 @@ class Counts:
         self._series: Final[dict[str, dict[Labels, Tally]]] = {}
 
     def tally(self, name: str, labels: Labels) -> Tally:
-        """Return the number of these labels; beyond `SERIES`, the one where each is `other`."""
+        """Return the number of these labels; beyond `SERIES`, the one where all are `other`.
+
+        Not the first, which says who counts.
+        """
         rows = self._series.get(name)
         if rows is None:
             rows = self._series[name] = {}
         found = rows.get(labels)
         if found is None:
             if len(rows) >= SERIES:
-                labels = tuple([(label, "other") for label, _ in labels])
+                labels = (*labels[:1], *[(label, "other") for label, _ in labels[1:]])
             found = rows.setdefault(labels, Tally())
         return found
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
-from sidecar.core import durations, pool
+from sidecar.core import pool
 from sidecar.core.admission import refusal
 from sidecar.core.api import Answer, Wait
 from sidecar.core.grpc import Call, is_grpc
@@ -80,7 +80,6 @@ class Exchange:
         "head",
         "held",
         "held_size",
-        "last",
         "listener",
         "moved",
         "owed",
@@ -102,7 +101,6 @@ class Exchange:
         "trailers",
         "tried",
         "try_deadline",
-        "try_last",
         "upstream_ms",
         "wait_until",
         "web",
@@ -150,7 +148,6 @@ class Exchange:
         self.upstream_ms = -1.0
         self.route_deadline = NEVER
         self.try_deadline = NEVER
-        self.last = self.try_last = NEVER  # when the exchange, the attempt must be over
         self.asked = 0  # how many of the route's filters have had the request
         self.then: Callable[[Exchange], Verdict] | None = None  # asked when a wait is over
         self.wait_until = NEVER  # when a filter's wait is
@@ -392,7 +389,10 @@ class Exchange:
         self.bytes_out = len(body)
         if route.on_response:
             for stop in route.on_response:
-                stop.on_response(self, head)
+                verdict = stop.on_response(self, head)
+                if verdict is not None:
+                    self._replace(verdict, end=end)
+                    return
         self.status = head.status  # from here on there is no other answer
         if not end:
             self._begun()
@@ -452,21 +452,22 @@ class Exchange:
         """The timer has come up: find out which limit it was."""
         if self.state >= REPLYING:
             return
-        assert self.route is not None
         if now >= self.route_deadline:
-            code = durations.overdue(self, now, is_whole=not self.owed & REQUEST)
-            self._drop_client("upstream-timeout" if code in durations.BLAMED else "")
-            self.fail(code)
+            self._drop_client("upstream-timeout")
+            is_calls = self.grpc is not None and now >= self.grpc.deadline
+            self.fail("grpc-deadline" if is_calls else "upstream-timeout")
         elif now >= self.try_deadline:
             self.try_deadline = NEVER
-            self._attempt_failed(durations.try_overdue(self, now))
+            sent = self.client is not None
+            self._attempt_failed(UpstreamError("per-try-timeout", "no response head", sent=sent))
         elif now >= self.wait_until:
             self.go_on()
         elif now >= self.retry_at:
             self.retry_at = NEVER
             self._attempt(now)
-        elif now >= self.moved + self.route.idle_timeout > self.moved:
-            self._silent(now)
+        elif now >= self.moved + self.listener.stream_idle_timeout > self.moved:
+            self._drop_client()
+            self.fail("stream-idle")
         else:
             self._arm()
 
@@ -491,12 +492,8 @@ class Exchange:
         if self.grpc is None:
             if route.timeout:
                 self.route_deadline = since + route.timeout
-                return
         elif route.grpc_timeout:
             self.route_deadline = min(self.grpc.deadline, since + route.grpc_timeout)
-            return
-        if route.is_limited:
-            durations.limit_answer(self, route, since)
 
     def _is_retried(self, head: ResponseHead, *, end: bool) -> bool:
         """Try again if the policy asks for it after such a response; say whether."""
@@ -527,28 +524,22 @@ class Exchange:
         self._again(UpstreamError("retries-exhausted", detail, sent=True), wait)
         return True
 
+    def _replace(self, verdict: str | Answer, *, end: bool) -> None:
+        """A filter answers in the endpoint's place."""
+        if end and self.client is not None:
+            self.client.release()
+            self.client = None
+        self._drop_client()
+        self.answer(Answer(verdict) if isinstance(verdict, str) else verdict)
+
     def _begun(self) -> None:
         """The response's head is there: from now on only its own deadline and silence count."""
-        self.route_deadline = self.last if self.grpc is None else min(self.grpc.deadline, self.last)
-        self.try_deadline = self.try_last
+        self.route_deadline = NEVER if self.grpc is None else self.grpc.deadline
+        self.try_deadline = NEVER
         self._arm()
-
-    def _silent(self, now: float) -> None:
-        """Nothing has moved for as long as a try, or the whole exchange, may be silent."""
-        until = durations.silent_until(self)
-        error = durations.silent(self, now)
-        if now >= until:
-            self._drop_client()
-            self.fail("stream-idle")
-        elif error is not None:
-            self._attempt_failed(error)
-        else:  # look again when it is too long for the whole
-            until = min(until, self.route_deadline, self.try_deadline, self.retry_at)
-            self.engine.wheel.arm(self.downstream.timer, until)
 
     def _arm(self) -> None:
         """Be due when the first of all limits is reached."""
-        assert self.route is not None
         deadline = self.route_deadline
         if self.try_deadline < deadline:
             deadline = self.try_deadline
@@ -556,7 +547,7 @@ class Exchange:
             deadline = self.retry_at
         if self.wait_until < deadline:
             deadline = self.wait_until
-        idle = self.route.idle_timeout
+        idle = self.listener.stream_idle_timeout
         if idle and self.state != WAITING and self.moved + idle < deadline:
             deadline = self.moved + idle
         self.engine.wheel.arm(self.downstream.timer, deadline)
@@ -578,8 +569,8 @@ class Exchange:
         self.attempts += 1
         endpoint.active += 1
         endpoint.requests += 1
-        if route.limits_tries:
-            durations.limit_try(self, route, cluster, now)
+        if route.per_try_timeout:
+            self.try_deadline = now + route.per_try_timeout
         self._arm()
         kind: int = cluster.protocol
         if kind > PROTOCOL_HTTP2:

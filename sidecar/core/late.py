@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
+from sidecar.core.exchange import REPLYING
 from sidecar.core.timers import NEVER, Timer
 
 if TYPE_CHECKING:
@@ -75,7 +76,6 @@ class LateSide:
 
     def refuse(self, answer: Answer) -> None:
         """Say this in place of a response that is shut in."""
-        self._shut = 0
         self._forget()
         self._exchange.take_back(answer)
 
@@ -88,6 +88,9 @@ class LateSide:
 
     def respond(self, head: ResponseHead, body: bytes, *, end: bool) -> None:
         """Send the response's head, and as much of its body as may go."""
+        if self._exchange.state == REPLYING:  # it is our own, and that is never late
+            self._side.respond(head, body, end=end)
+            return
         if self._shut:
             self._head = head
             self._ended = end

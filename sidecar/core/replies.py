@@ -56,9 +56,6 @@ REPLIES: Final[dict[str, Reply]] = {
     "http2-stream-error": Reply(400, "DPE", "the request broke the rules of HTTP/2"),
     "http2-flood": Reply(400, "DPE", "the caller sent too much that carries nothing"),
     "downstream-closed": Reply(499, "DC", "the caller went away"),
-    "request-timeout": Reply(408, "DPE", "the request did not arrive in time"),
-    "stream-duration": Reply(408, "DT", "the request took as long as one may", grpc_status=4),
-    "connection-duration": Reply(408, "DT", "the connection lasted as long as one may"),
     "stream-idle": Reply(408, "SI", "nothing moved in either direction for too long"),
     "plaintext-refused": Reply(400, "DPE", "this port takes mutual TLS only"),
     "tls-required": Reply(400, "DPE", "this port takes TLS only"),
@@ -98,6 +95,10 @@ REPLIES: Final[dict[str, Reply]] = {
     "fault-abort": Reply(503, "FI", "a fault was injected on purpose"),
     "rate-limited": Reply(429, "RL", "too many requests came", grpc_status=8),
     "rate-limit-unavailable": Reply(503, "RLSE", "whether there is room could not be asked"),
+    "filter-answered": Reply(200, "", "a filter written in Python answered"),
+    "filter-failed": Reply(500, "LR", "a filter written in Python failed"),
+    "filter-timeout": Reply(504, "LR", "a filter written in Python took too long"),
+    "filter-off": Reply(503, "LR", "a filter written in Python is switched off: it took too long"),
     "cors-preflight": Reply(200, "", "the origin may ask"),
     # The endpoint's doing.
     "connect-failed": Reply(503, "UF", "no connection to the endpoint came about"),
@@ -112,10 +113,6 @@ REPLIES: Final[dict[str, Reply]] = {
     "upstream-no-upgrade": Reply(502, "UPE", "the endpoint takes no upgrade over HTTP/2"),
     "upstream-timeout": Reply(504, "UT", "the endpoint did not answer in time"),
     "per-try-timeout": Reply(504, "UT", "the endpoint did not answer this try in time"),
-    "per-try-idle-timeout": Reply(504, "UT", "the endpoint fell silent during this try"),
-    "upstream-stream-duration": Reply(
-        408, "UMSDR", "this try took as long as one may", grpc_status=4
-    ),
     "grpc-deadline": Reply(504, "UT", "the deadline of the call has passed"),
     "retries-exhausted": Reply(503, "URX", "every allowed try has failed"),
     # Calls of our own; to the request that caused one, its filter says what that means.

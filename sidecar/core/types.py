@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol, final
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from sidecar.core.api import Draw, Sink
 from sidecar.core.counts import Counts
 from sidecar.core.timers import Wheel
 
 if TYPE_CHECKING:
-    from sidecar.core.lifetimes import Lifetimes
     from sidecar.core.plan import ListenerPlan
     from sidecar.core.quota import Desk
+
+Background = Callable[
+    [Coroutine[Any, Any, Any], Callable[[Any, BaseException | None], None]], Callable[[], object]
+]
+"""Runs what waits beside the engine: `done(result, error)` is called at its end, unless what this
+returns has been called before, which cancels it."""
+
+
+def _no_background(
+    work: Coroutine[Any, Any, Any], done: Callable[[Any, BaseException | None], None]
+) -> Callable[[], object]:
+    raise AssertionError("nothing waits here")
 
 
 @final
@@ -21,10 +32,12 @@ class Engine:
     """The engine's surroundings, one per worker: clock, chance, timers, sinks.
 
     `now` is monotonic seconds, `wall` seconds of the epoch; `later` calls back at the end of this turn
-    of the loop; `bug` is told of an exception that no part expected.
+    of the loop; `bug` is told of an exception that no part expected, `tell` what an operator should
+    know, with an exception that is not ours; `stopwatch` is monotonic too, but goes on while we run.
     """
 
     __slots__ = (
+        "background",
         "bug",
         "counts",
         "desk",
@@ -36,6 +49,8 @@ class Engine:
         "random_bits",
         "sampling",
         "sinks",
+        "stopwatch",
+        "tell",
         "wall",
         "wheel",
     )
@@ -50,6 +65,9 @@ class Engine:
         random_bits: Callable[[int], int] = random.getrandbits,
         bug: Callable[[str, BaseException], None] = lambda where, error: None,
         later: Callable[[Callable[[], None]], object] = lambda call: call(),
+        tell: Callable[[str, BaseException | None], None] = lambda text, error: None,
+        stopwatch: Callable[[], float] = lambda: 0.0,
+        background: Background = _no_background,
     ) -> None:
         self.now: Final = now
         self.wall: Final = wall
@@ -59,6 +77,9 @@ class Engine:
         self.bug: Final = bug
         wheel.bug = bug
         self.later: Final = later
+        self.tell: Final = tell
+        self.stopwatch: Final = stopwatch
+        self.background: Final = background
         self.counts: Final = Counts()
         self.sinks: tuple[Sink, ...] = ()
         self.identity = ""
@@ -81,13 +102,12 @@ class Connection(Protocol):
 class ListenerState:
     """One listener across pushes: its plan of the moment and its open connections."""
 
-    __slots__ = ("connections", "engine", "lifetimes", "plan")
+    __slots__ = ("connections", "engine", "plan")
 
     def __init__(self, engine: Engine, plan: ListenerPlan) -> None:
         self.engine: Final = engine
         self.plan = plan
         self.connections: set[Connection] = set()
-        self.lifetimes: Lifetimes[Connection] | None = None  # of those that have an end
 
 
 @final

@@ -11,6 +11,7 @@ from sidecar.model.base import Duration, Model, Size
 from sidecar.model.fault import Fault
 from sidecar.model.match import RouteMatch
 from sidecar.model.mirror import Mirror
+from sidecar.model.python import PythonFilter
 from sidecar.model.quota import RateLimit
 from sidecar.model.retry import RetryPolicy
 
@@ -75,6 +76,8 @@ class Route(Model, frozen=True, kw_only=True):
 
     mirror: tuple[Mirror, ...] = ()
     """Clusters that get copies of the requests."""
+    filters: tuple[PythonFilter, ...] = ()
+    """Filters in Python, asked when all policies have let a request pass, before it is rewritten, redirected or answered."""
 
     faults: tuple[Fault, ...] = ()
     """Faults for tests of who calls."""
@@ -82,13 +85,7 @@ class Route(Model, frozen=True, kw_only=True):
     timeout: Duration | None = None
     """Seconds from the end of the request to the response's head, all tries included; 0 means no limit.
     None: 15 s on outbound listeners, no limit on inbound ones, nor for gRPC calls, whose `grpc-timeout` counts.
-    A response that has begun is held only by `stream_idle_timeout` and `max_stream_duration`."""
-
-    stream_idle_timeout: Duration | None = None
-    """In place of the listener's; 0 means no limit (Envoy: RouteAction.idle_timeout)."""
-
-    max_stream_duration: Duration | None = None
-    """In place of the listener's; 0 means no limit."""
+    A response that has begun is held only by `stream_idle_timeout` of its listener."""
 
     retry: RetryPolicy = RetryPolicy()
     """When a request is tried again."""

@@ -12,6 +12,10 @@ def wall() -> float:
     return time.time()  # noqa: TID251 - this is runtime.clock
 
 
+stopwatch: Final = time.perf_counter
+"""Seconds that go on while we run, unlike the loop's, which stand still within one of its turns."""
+
+
 @final
 class Clock:
     """Drives a wheel from an event loop: one loop timer for all deadlines."""

@@ -24,3 +24,23 @@ def spawn(
 
     task.add_done_callback(done)
     return task
+
+
+def background(
+    work: Coroutine[Any, Any, Any], done: Callable[[Any, BaseException | None], None]
+) -> Callable[[], object]:
+    """Run `work`; `done(result, error)` is told at its end, unless it is cancelled before.
+
+    What is returned cancels it.
+    """
+    task = asyncio.get_running_loop().create_task(work, name="filter")
+    _running.add(task)
+
+    def ended(task: asyncio.Task[Any]) -> None:
+        _running.discard(task)
+        if not task.cancelled():
+            error = task.exception()
+            done(task.result() if error is None else None, error)
+
+    task.add_done_callback(ended)
+    return task.cancel

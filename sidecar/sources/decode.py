@@ -97,6 +97,7 @@ class _Walker:
             (inspect.IntType, self._int),
             (inspect.FloatType, self._float),
             (inspect.StrType, self._text),
+            (inspect.CustomType, self._plain),
         )
 
     def _union(self, data: Any, kind: inspect.UnionType, path: str, unit: str) -> Any:
@@ -178,6 +179,11 @@ class _Walker:
             if problem:
                 self.fail(path, problem)
         return text
+
+    def _plain(self, data: Any, kind: inspect.CustomType, path: str, unit: str) -> Any:
+        """Return data whose meaning is not the model's: settings that a filter checks itself."""
+        assert kind.cls is object
+        return data
 
 
 def _address_problem(text: str) -> str:

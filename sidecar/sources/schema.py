@@ -164,6 +164,8 @@ def _schema(kind: types.Type) -> dict[str, Any]:
         return {"enum": list(kind.values)}
     if isinstance(kind, types.BoolType):
         return {"type": "boolean"}
+    if isinstance(kind, types.CustomType):
+        return {}  # whatever it is
     if isinstance(kind, types.IntType | types.FloatType):
         word = "integer" if isinstance(kind, types.IntType) else "number"
         limits = {"minimum": kind.ge, "maximum": kind.le}
@@ -193,7 +195,10 @@ def _word(kind: types.Type) -> str:
         return f"name: {_word(kind.value_type)}"
     if isinstance(kind, types.LiteralType):
         return " or ".join(f"`{v}`" for v in kind.values)
-    words = {types.BoolType: "true or false", types.IntType: "number", types.FloatType: "number"}
+    words = {
+        types.BoolType: "true or false", types.IntType: "number", types.FloatType: "number",
+        types.CustomType: "anything",
+    }  # fmt: skip
     return words.get(type(kind), "text")
 
 

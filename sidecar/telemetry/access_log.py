@@ -104,6 +104,7 @@ def _record(exchange: Exchange, start: str) -> dict[str, object]:
     found = head.found
     endpoint, route, cluster = exchange.endpoint, exchange.route, exchange.cluster
     return {
+        **(exchange.fields or {}),  # first: what is ours cannot be said by others
         "start_time": start,
         "method": _text(head.method),
         "path": _text(head.target),
@@ -129,13 +130,13 @@ def _record(exchange: Exchange, start: str) -> dict[str, object]:
         "peer": exchange.caller.identity or None,
         "downstream_address": exchange.caller.address,
         "trace_id": _text(exchange.traceparent[3:35]),
-        **(exchange.fields or {}),
     }
 
 
 def _session(session: Session, start: str) -> dict[str, object]:
     endpoint, cluster = session.endpoint, session.cluster
     return {
+        **(session.fields or {}),  # first: what is ours cannot be said by others
         "start_time": start,
         "protocol": "tcp",
         "response_flags": session.flag or "-",
@@ -150,7 +151,6 @@ def _session(session: Session, start: str) -> dict[str, object]:
         "attempts": session.attempts,
         "peer": session.caller.identity or None,
         "downstream_address": session.caller.address,
-        **(session.fields or {}),
     }
 
 

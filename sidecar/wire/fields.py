@@ -276,10 +276,12 @@ def line_of(name: bytes) -> re.Pattern[bytes]:
 
 
 def _finder(name: bytes) -> re.Pattern[bytes]:
-    """Return the pattern of field `name`'s values; names come from plans, so there are few."""
+    """Return the pattern of field `name`'s values; filters may take names from anywhere."""
     pattern = _finders.get(name)
     if pattern is None:
         pattern = re.compile(rb"^(?i:" + re.escape(name) + rb"):[ \t]*+([^\r]*+)", re.MULTILINE)
+        if len(_finders) > _PATTERNS:
+            _finders.clear()
         _finders[name] = pattern
     return pattern
 

@@ -27,7 +27,7 @@ from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
 from sidecar.runtime.apply import Runner
 from sidecar.runtime.channel import Channel
-from sidecar.runtime.clock import Clock, wall
+from sidecar.runtime.clock import Clock, stopwatch, wall
 from sidecar.runtime.dial import Dialler
 from sidecar.runtime.log_writer import INTERVAL, LogWriter
 from sidecar.runtime.messages import (
@@ -50,7 +50,7 @@ from sidecar.runtime.messages import (
     Secrets,
     Stats,
 )
-from sidecar.runtime.tasks import spawn
+from sidecar.runtime.tasks import background, spawn
 from sidecar.telemetry.access_log import AccessLogSink
 from sidecar.telemetry.metrics import MetricsSink, ejections, guards, quotas
 from sidecar.traffic.lease import Ask
@@ -70,7 +70,14 @@ class Worker:
         self._state_dir: Final = state_dir
         self._clock: Final = Clock(loop)
         self._engine: Final = Engine(
-            loop.time, wall, self._clock.wheel, bug=self._bug, later=loop.call_soon
+            loop.time,
+            wall,
+            self._clock.wheel,
+            bug=self._bug,
+            later=loop.call_soon,
+            tell=_tell,
+            stopwatch=stopwatch,
+            background=background,
         )
         self._desk: Final = Desk(self._engine, self._post)
         self._engine.desk = self._desk
@@ -363,6 +370,12 @@ class Worker:
 def _known(kind: str, endpoints: tuple[Endpoint, ...]) -> tuple[Endpoint, ...] | None:
     """Return `endpoints` as the book has them: only a name can be without addresses (flag DF)."""
     return endpoints or (None if kind == "file_sd" else ())
+
+
+def _tell(text: str, error: BaseException | None) -> None:
+    """Write down what an operator should know; filters see to it that it is not too much."""
+    trace = "" if error is None else "".join(traceback.format_exception(error))
+    sys.stderr.write(f"level={'warning' if error is None else 'error'} {text}\n{trace}")
 
 
 def _listen_alone(path: str) -> socket.socket:

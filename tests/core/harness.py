@@ -5,10 +5,12 @@ and records what sinks are told.  It knows the engine's public seams only: `comp
 `Front` that accepts connections, the dialler's contract, `Engine`, `Sink` and the book of counts.
 """
 
+import asyncio
 import heapq
+import types
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, final
 
 from sidecar.compiler.context import Context
@@ -131,6 +133,47 @@ class Dial:
             self._protocol.dial_failed(UpstreamError(code, self.address, sent=sent))
 
 
+@final
+class Job:
+    """Work beside the engine, such as a filter that waits; it is stepped when its turn comes."""
+
+    def __init__(
+        self, work: Coroutine[Any, Any, Any], done: Callable[[Any, BaseException | None], None]
+    ) -> None:
+        self._work: Final = work
+        self._done: Final = done
+        self.is_over = False
+
+    def step(self, value: object = None) -> None:
+        """Go on until it waits again, or to its end; `value` is what was waited for."""
+        if self.is_over:
+            return
+        try:
+            self._work.send(value)
+        except StopIteration as end:
+            self.is_over = True
+            self._done(end.value, None)
+        except asyncio.CancelledError:  # it has ended itself: nobody is told
+            self.is_over = True
+        except Exception as error:  # noqa: BLE001 - as a task has it
+            self.is_over = True
+            self._done(None, error)
+
+    def cancel(self) -> None:
+        """As a task is cancelled: by an exception where it waits."""
+        if self.is_over:
+            return
+        self.is_over = True
+        with suppress(asyncio.CancelledError, StopIteration):
+            self._work.throw(asyncio.CancelledError())
+
+
+@types.coroutine
+def later() -> Generator[None, Any, Any]:
+    """Wait for the next step of the job; return what it brings."""
+    return (yield)
+
+
 class Harness:
     """One listener, clusters, and everything around them; see the module."""
 
@@ -143,6 +186,11 @@ class Harness:
         self.draw: Callable[[], float] = lambda: self.chance
         self.bits = 0  # random ones: their value, cut to the width that is asked for
         self.bugs: Final[list[BaseException]] = []
+        self.told: Final[
+            list[tuple[str, BaseException | None]]
+        ] = []  # what an operator should know
+        self.spent = 0.0  # seconds that pass while the engine runs
+        self.jobs: Final[list[Job]] = []
         self.sink: Final = Recorder()
         self.dials: Final[list[Dial]] = []  # all ever begun
         self.begun: Final[list[Dial]] = []  # those that neither came about nor failed
@@ -160,6 +208,9 @@ class Harness:
             random_bits=lambda bits: self.bits & (1 << bits) - 1,
             bug=lambda where, error: self.bugs.append(error),
             later=self.soon,
+            tell=lambda text, error: self.told.append((text, error)),
+            stopwatch=lambda: self.spent,
+            background=self._run,
         )
         self.engine.sinks = (self.sink,)
         plan = self._compile(**config)
@@ -206,6 +257,14 @@ class Harness:
     def endpoint(self, address: str = "10.0.0.1:80") -> Endpoint:
         """Return what is known of the endpoint at `address`."""
         return next(e for e in self._endpoints if e.address == address)
+
+    def _run(
+        self, work: Coroutine[Any, Any, Any], done: Callable[[Any, BaseException | None], None]
+    ) -> Callable[[], object]:
+        job = Job(work, done)
+        self.jobs.append(job)
+        self.soon(job.step)
+        return job.cancel
 
     # The loop:
 
@@ -331,6 +390,7 @@ class Harness:
             assert (endpoint.active, endpoint.connections) == (0, 0)
             assert not endpoint.idle
         assert len(self.sink.sessions) == len(self.sink.opened)
+        assert all(job.is_over for job in self.jobs)
         assert all(transport.is_gone for transport in (*self.callers, *self.upstreams))
         assert self.bugs == []
 

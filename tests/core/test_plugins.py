@@ -9,8 +9,10 @@ from sidecar.core.api import Balancer, HttpFilter, NetworkFilter, Sink
 from sidecar.core.book import Endpoint
 from sidecar.core.exchange import REPLYING, Exchange
 from sidecar.core.tcp import Session
+from sidecar.core.timers import Wheel
+from sidecar.core.types import Engine
 from sidecar.wire.fields import ResponseHead
-from tests.core.harness import GET, OK, Harness, forwarded
+from tests.core.harness import GET, OK, Harness, forwarded, later
 from tests.core.transport import OPEN, RESET
 
 Make = Callable[..., Harness]
@@ -238,3 +240,9 @@ def test_a_loop_that_fails_us_without_an_exchange_ends_the_connection(harness: H
     caller.send(b"x" * 300_000)
     assert bugs(harness) == 1
     assert caller.fate == RESET
+
+
+def test_an_engine_without_a_loop_has_nothing_waiting() -> None:
+    engine = Engine(lambda: 0.0, lambda: 0.0, Wheel(lambda when: None))
+    with pytest.raises(AssertionError, match="nothing waits here"):
+        engine.background(later(), lambda said, error: None)

@@ -178,3 +178,86 @@ def test_the_schema_knows_every_structure() -> None:
     schema = json_schema()
     assert set(schema["$defs"]) == {model.__name__ for model in structures()}
     assert schema["$defs"]["Snapshot"]["required"] == ["workload"]
+
+
+FILTER = (
+    "from sidecar.filter import Filter\nclass Mine(Filter):\n    def on_finish(self, r, o): ...\n"
+)
+FILTERED = """\
+workload: web
+outbound:
+  - filters: [mine.py, {file: sub/other.py, on_error: open}]
+    routes: [{cluster: app, filters: [mine.py]}]
+clusters:
+  - {name: app, endpoints: ["127.0.0.1:8080"]}
+"""
+
+
+def filtered(tmp_path: Path, config: str = FILTERED) -> FileSource:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "mine.py").write_text(FILTER)
+    (tmp_path / "sub" / "other.py").write_text(FILTER + "# other\n")
+    path = tmp_path / "sidecar.yaml"
+    path.write_text(config)
+    return FileSource(str(path))
+
+
+def test_files_of_filters_are_read_beside_the_config_and_watched(tmp_path: Path) -> None:
+    source = filtered(tmp_path)
+    assert source.watched() == (str(tmp_path / "sidecar.yaml"),)
+    snapshot = source.load()
+    check(snapshot, None)
+    mine, other = str(tmp_path / "mine.py"), str(tmp_path / "sub" / "other.py")
+    listener = snapshot.outbound[0]
+    assert [(f.file, f.code) for f in listener.filters] == [
+        (mine, FILTER),
+        (other, FILTER + "# other\n"),
+    ]
+    assert [(f.file, f.code) for f in listener.routes[0].filters] == [(mine, FILTER)]
+    assert set(source.watched()) == {str(tmp_path / "sidecar.yaml"), mine, other}
+
+
+def test_a_mistake_in_a_filter_names_its_own_file(tmp_path: Path) -> None:
+    source = filtered(tmp_path)
+    (tmp_path / "mine.py").write_text("\n\nclass Mine(Filter):\n    def on_rquest(self, r): ...\n")
+    with pytest.raises(ConfigErrors) as caught:
+        check(source.load(), None)
+    first = str(source.locate(caught.value).errors[0])
+    assert first.startswith(f"{tmp_path}/mine.py:4: outbound[0].")
+    assert "no hook is called on_rquest; did you mean 'on_request'?" in first
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "mine.py cannot be read: [Errno 2]"),
+        (b"\xff", "mine.py is no UTF-8"),
+        (b"#" * (1 << 20) + b"\n", "mine.py is larger than 1048576 octets"),
+    ],
+)
+def test_a_file_that_cannot_be_a_filter_is_told_with_the_line_that_names_it(
+    tmp_path: Path, content: bytes | None, text: str
+) -> None:
+    source = filtered(tmp_path)
+    path = tmp_path / "mine.py"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(ConfigErrors) as caught:
+        source.load()
+    (error,) = caught.value.errors
+    assert str(error).startswith(f"{tmp_path}/sidecar.yaml:3: outbound[0].filters[0].file: ")
+    assert text in str(error)
+    assert str(path) in source.watched()  # which may be mended
+
+
+def test_a_filter_has_a_file_or_code(tmp_path: Path) -> None:
+    source = filtered(tmp_path, FILTERED.replace("[mine.py]", "[{file: mine.py, code: x}]"))
+    with pytest.raises(ConfigErrors, match=r"filters\[0\]: expected one of file and code"):
+        source.load()
+
+
+def test_a_listener_without_filters_is_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "sidecar.yaml"
+    path.write_text(GOOD)
+    source = FileSource(str(path))
+    assert source.load().outbound[0].filters == ()
+    assert source.watched() == (str(path),)

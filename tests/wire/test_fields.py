@@ -3,7 +3,15 @@
 import pytest
 
 from sidecar.errors import DownstreamError
-from sidecar.wire.fields import Field, Fields, RequestHead, line_of, parse_length, reason_phrase
+from sidecar.wire.fields import (
+    Field,
+    Fields,
+    RequestHead,
+    _finders,
+    line_of,
+    parse_length,
+    reason_phrase,
+)
 from sidecar.wire.http1_head import HeadReader
 
 PAIRS: list[Field] = [(b"a", b"1"), (b"b", b"2"), (b"a", b"3"), (b"c", b"4")]
@@ -166,3 +174,11 @@ def test_a_length_is_digits_and_few(text: bytes) -> None:
 
 def test_the_path_is_the_target_without_its_query() -> None:
     assert RequestHead(b"GET", b"/a?b?c", 11, b"", {}).path == b"/a"
+
+
+def test_names_from_anywhere_take_no_more_memory_than_their_room() -> None:
+    fields = Fields(BLOCK, {})
+    for number in range(1200):
+        assert fields.get(b"x-%d" % number) is None
+    assert fields.get(b"a") == b"1, 3"
+    assert len(_finders) <= 1001
