@@ -22,6 +22,7 @@ KEPT_OUT_OF_THE_WORKER = {
     "grpclib",
     "redis",
     "cryptography",
+    "jwt",
     "click",
     "rich",
     "h2",
@@ -49,6 +50,11 @@ from sidecar.model.http2 import Http2
 http2_plan(Http2(codec="reference"))
 """
 
+# The same with keys of tokens.
+WORKER_WITH_JWT = """
+from sidecar.identity import keys
+"""
+
 
 def files(*endings: str) -> Iterator[Path]:
     """Yield the project's own text files, `endings` as in `.py`; none given means all."""
@@ -67,7 +73,9 @@ def words(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "more"), [("", set()), (WORKER_WITH_H2, {"h2"})], ids=["own", "reference"]
+    ("chosen", "more"),
+    [("", set()), (WORKER_WITH_H2, {"h2"}), (WORKER_WITH_JWT, {"cryptography", "jwt"})],
+    ids=["own", "reference", "jwt"],
 )
 def test_a_worker_loads_nothing_slow_or_large(chosen: str, more: set[str]) -> None:
     told = subprocess.run(

@@ -18,7 +18,7 @@ from sidecar.admin import pages
 from sidecar.agent import sockets
 from sidecar.agent.adoption import find_orphans
 from sidecar.agent.aggregate import Retired, sum_endpoints
-from sidecar.agent.config import Config, Source, load
+from sidecar.agent.config import Config, Source, load, watched
 from sidecar.agent.discovery import Discovery, Goal
 from sidecar.agent.faults import Faults
 from sidecar.agent.health import Checks
@@ -34,7 +34,6 @@ from sidecar.agent.watch import Watcher
 from sidecar.agent.worker import DRAIN_SLACK, RUNNING as RUNNING_PLAN
 from sidecar.compiler.snapshot import check
 from sidecar.errors import ConfigError, ConfigErrors, OperationError, SidecarError
-from sidecar.issuers import files
 from sidecar.model.endpoint import Endpoint
 from sidecar.model.fault import AddedFault
 from sidecar.model.identity import Secret
@@ -283,7 +282,7 @@ class Agent:
         await self._put_into_force(config, self._listening.bind(config.addresses))
         self._pushes["applied"] += 1
         if before is not None and before.snapshot == config.snapshot:
-            log.info("certificates renewed")
+            log.info("certificates or key files renewed")
         else:
             log.info("running plan %s", config.version)
 
@@ -327,7 +326,7 @@ class Agent:
     def _watched(self) -> tuple[str, ...]:
         paths = self._source.watched()
         running = self._pusher.running
-        return paths + (files.watched(running.snapshot) if running is not None else ())
+        return paths + (watched(running.snapshot) if running is not None else ())
 
     def _own_samples(self) -> list[Sample]:
         values = {

@@ -4,8 +4,10 @@ from datetime import datetime
 from typing import NamedTuple, Protocol, Self
 
 from cryptography import x509
+from msgspec.structs import replace
 
 from sidecar.agent.quota import check_installed
+from sidecar.compiler.access import named_files
 from sidecar.compiler.snapshot import check, version_of
 from sidecar.errors import ConfigErrors
 from sidecar.issuers import files
@@ -44,7 +46,7 @@ class Config(NamedTuple):
         Raises:
             ConfigErrors: it does not compile, the material is not usable, or a package is not there.
         """
-        secret = files.load(snapshot)
+        secret = key_material(snapshot)
         check(snapshot, secret)
         check_installed(snapshot)
         return cls(snapshot, secret, version_of(snapshot))
@@ -66,6 +68,21 @@ class Config(NamedTuple):
             )
             for part, pem in self.secret.parts().items()
         }
+
+
+def key_material(snapshot: Snapshot) -> Secret | None:
+    """Return what the files that `snapshot` names hold.
+
+    Raises:
+        ConfigErrors: something cannot be read, or is no key material.
+    """
+    secret, named = files.load(snapshot), named_files(snapshot)
+    return replace(secret or Secret(), files=files.read(named)) if named else secret
+
+
+def watched(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the files that `snapshot` names, whose change means: load again."""
+    return (*files.watched(snapshot), *(path for _, path in named_files(snapshot)))
 
 
 def load(source: Source) -> Config:

@@ -61,14 +61,14 @@ def check(config: str, load: bool) -> None:
 
     Filters in Python are looked at without running them, unless --load is given.
     """
+    from sidecar.agent.config import key_material  # noqa: PLC0415
     from sidecar.compiler.snapshot import check as check_snapshot  # noqa: PLC0415
-    from sidecar.issuers import files  # noqa: PLC0415
     from sidecar.sources.file import FileSource  # noqa: PLC0415
 
     source = FileSource(config)
     try:
         snapshot = source.load()
-        check_snapshot(snapshot, files.load(snapshot), runs_filters=load)
+        check_snapshot(snapshot, key_material(snapshot), runs_filters=load)
     except ConfigErrors as errors:
         for error in source.locate(errors).errors:
             click.echo(str(error), err=True)

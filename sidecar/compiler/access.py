@@ -1,6 +1,6 @@
 """Which filters keep a listener and its routes from those who may not use them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sidecar.compiler.authorization import (
@@ -9,6 +9,8 @@ from sidecar.compiler.authorization import (
     field_names,
     wants_server_names,
 )
+from sidecar.compiler.context import Context
+from sidecar.compiler.jwt import jwt_filter
 from sidecar.compiler.patterns import PathTest, path_test
 from sidecar.core.api import HttpFilter, NetworkFilter
 from sidecar.errors import ConfigError
@@ -34,27 +36,43 @@ OPEN: Final = Access(Ground(), ())
 
 
 def access_filters(
-    holder: Listener | Route, path: str, ground: Ground, errors: list[ConfigError]
+    holder: Listener | Route, path: str, ground: Ground, context: Context
 ) -> tuple[HttpFilter, ...]:
     """Return the filters of a listener or route, in the order in which they are asked."""
     found: list[HttpFilter] = []
+    if ground.is_tcp and isinstance(holder, Listener) and holder.jwt is not None:
+        context.errors.append(ConfigError(f"{path}.jwt", "a tcp listener sees no requests"))
+    if holder.jwt is not None:
+        if ground.takes_tokens:
+            detail = "comes too late: the listener's `jwt` takes the token out (set its `forward`)"
+            context.errors.append(ConfigError(f"{path}.jwt", detail))
+        found.append(jwt_filter(holder.jwt, f"{path}.jwt", context))
     if holder.authorization:
         rules = holder.authorization
-        found.append(authorization_filter(rules, f"{path}.authorization", ground, errors))
+        where = f"{path}.authorization"
+        found.append(authorization_filter(rules, where, knows(ground, holder), context.errors))
     return tuple(found)
+
+
+def knows(ground: Ground, holder: Listener | Route) -> Ground:
+    """Return `ground` with what `holder` has verified of its requests."""
+    if holder.jwt is None:
+        return ground
+    return replace(ground, has_claims=True, takes_tokens=not holder.jwt.forward)
 
 
 def session_filters(listener: Listener, access: Access) -> list[NetworkFilter]:
     """Return what opaque sessions are asked."""
     found: list[NetworkFilter] = [s for s in access.filters if isinstance(s, NetworkFilter)]
-    if listener.protocol == "auto" and any(map(has_policy, listener.routes)):
+    checks = listener.jwt is not None or any(map(has_policy, listener.routes))
+    if listener.protocol == "auto" and checks:
         found.append(requests_only.RequestsOnly(requests_only.Settings()))
     return found
 
 
 def has_policy(route: Route) -> bool:
     """Say whether it matters for who may do what that a request takes this route and no other."""
-    return bool(route.authorization)
+    return bool(route.authorization) or route.jwt is not None
 
 
 def path_guards(routes: tuple[Route, ...], ground: Ground) -> list[HttpFilter | None]:
@@ -77,6 +95,29 @@ def fields_of(listener: Listener, routes: tuple[Route, ...]) -> set[bytes]:
     """Return the request fields that the policies look at, in lower case."""
     holders: list[Listener | Route] = [listener, *routes]
     return {name for holder in holders for name in field_names(holder.authorization)}
+
+
+def named_files(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """Return the files that policies name, each with the place that names it."""
+    found = []
+    for role in ("inbound", "outbound"):
+        for index, listener in enumerate(getattr(snapshot, role)):
+            path = f"{role}[{index}]"
+            found += _files(listener, path)
+            for number, route in enumerate(listener.routes):
+                found += _files(route, f"{path}.routes[{number}]")
+    return found
+
+
+def _files(holder: Listener | Route, path: str) -> list[tuple[str, str]]:
+    found = []
+    if holder.jwt is not None:
+        for index, issuer in enumerate(holder.jwt.issuers):
+            for kind in ("jwks_file", "secret_file"):
+                file = getattr(issuer, kind)
+                if file:
+                    found.append((f"{path}.jwt.issuers[{index}].{kind}", file))
+    return found
 
 
 def notes_names(snapshot: Snapshot) -> bool:

@@ -9,6 +9,8 @@ from typing import Final
 
 from sidecar.compiler.fields import text_test
 from sidecar.compiler.patterns import path_test
+from sidecar.core.credential import claim_values, credential_of
+from sidecar.core.exchange import Exchange
 from sidecar.errors import ConfigError
 from sidecar.filters.authorization import (
     Authorization,
@@ -31,7 +33,7 @@ _FIELD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.1
 _LABEL: Final = re.compile(r"[a-zA-Z0-9._-]+")
 _PORT: Final = re.compile(rb":[0-9]*$")
 _OF_IDENTITIES: Final = ("identities", "namespaces", "trust_domains")
-OF_REQUESTS: Final = ("hosts", "methods", "paths", "headers")
+OF_REQUESTS: Final = ("hosts", "methods", "paths", "headers", "claims")
 """Conditions that opaque sessions cannot have."""
 
 
@@ -47,6 +49,12 @@ class Ground:
 
     is_tcp: bool = False
     """There are no requests."""
+
+    has_claims: bool = False
+    """Requests bring tokens."""
+
+    takes_tokens: bool = False
+    """The listener takes them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +236,10 @@ def _of_request(
         if not _FIELD.fullmatch(name):
             errors.append(ConfigError(where, f"no field can be called {name!r}"))
         found.append(_header(name.lower().encode(), text, where, errors))
+    if match.claims and not ground.has_claims and not ground.is_tcp:
+        errors.append(ConfigError(f"{path}.claims", "needs `jwt` here or on the listener"))
+    for name, text in match.claims.items():
+        found.append(_claim(name, text, f"{path}.claims.{name}", errors))
     return tuple(found)
 
 
@@ -317,3 +329,14 @@ def _header(name: bytes, text: StringMatch, path: str, errors: list[ConfigError]
     if name == b"host":  # HTTP/2 has it as the authority
         return lambda exchange, path: test(exchange.head.authority)
     return lambda exchange, path: test(exchange.head.get(name))
+
+
+def _claim(name: str, text: StringMatch, path: str, errors: list[ConfigError]) -> OfRequest:
+    test = text_test(text, path, errors)
+    every = all if text.invert else any  # `not admin`: no element is
+
+    def holds(exchange: Exchange, path: bytes) -> bool:
+        values = claim_values(credential_of(exchange).claims, name)
+        return every(map(test, values)) if values else test(None)
+
+    return holds

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Collection, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sidecar.core.api import Draw
@@ -46,6 +46,15 @@ class Context:
 
     listeners: tuple[str, ...] = ()
     """Addresses that this sidecar listens on."""
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """What is in the files that policies name, by path."""
+
+    def read(self, file: str, path: str) -> bytes | None:
+        """Return what is in `file`, which is named at `path`; without it, None and an error."""
+        if file not in self.files:
+            self.errors.append(ConfigError(path, f"the file {file!r} was not read"))
+        return self.files.get(file)
 
     def call(
         self,

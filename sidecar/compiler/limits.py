@@ -7,6 +7,7 @@ from sidecar.compiler.context import Context
 from sidecar.compiler.fields import conditions
 from sidecar.compiler.stores import store_named
 from sidecar.core.api import HttpFilter
+from sidecar.core.credential import claim_values, credential_of
 from sidecar.core.limit import Part
 from sidecar.core.plan import Condition
 from sidecar.core.quota import Share
@@ -145,9 +146,12 @@ def _part(word: str, path: str, errors: list[ConfigError]) -> Part:
     if header is not None:
         name = header[1].lower().encode()
         return lambda exchange: exchange.head.get(name) or b""
+    if word.startswith("claim:"):
+        claim = word.removeprefix("claim:")
+        return lambda exchange: b",".join(claim_values(credential_of(exchange).claims, claim))
     part = _PARTS.get(word)
     if part is None:
-        expected = ", ".join([*_PARTS, "header:NAME"])
+        expected = ", ".join([*_PARTS, "header:NAME", "claim:NAME"])
         errors.append(ConfigError(path, f"expected one of {expected}; got {word!r}"))
         return lambda exchange: b""
     return part

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sidecar.compiler.access import Access, access_filters, fields_of, session_filters
+from sidecar.compiler.access import Access, access_filters, fields_of, knows, session_filters
 from sidecar.compiler.authorization import Ground
 from sidecar.compiler.context import Context
 from sidecar.compiler.fields import names
@@ -29,7 +29,7 @@ _HTTP_MATCHES: Final = frozenset(RouteMatch.__struct_fields__) - {"hosts", "sni"
 _PLAIN: Final = Route()
 _HTTP_ACTIONS: Final = (
     "redirect", "respond", "rewrite", "request_headers", "response_headers", "cors",
-    "faults", "rate_limits", "authorization", "mirror", "filters",
+    "faults", "rate_limits", "authorization", "jwt", "mirror", "filters",
 )  # fmt: skip
 APP: Final = "app|"  # begins the names of the clusters that `app` is short for
 
@@ -166,7 +166,7 @@ def _compile(
         isinstance(listener, InboundListener) and listener.mtls != "off",
         listener.protocol == "tcp",
     )
-    access = Access(ground, access_filters(listener, path, ground, errors))
+    access = Access(knows(ground, listener), access_filters(listener, path, ground, context))
     table = compile_routes(
         routes,
         f"{path}.routes" if listener.routes else path,

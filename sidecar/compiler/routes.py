@@ -66,7 +66,7 @@ def compile_routes(
         hash_keys, cookies = hash_policy(route, where, shares, errors)
         timeout = default_timeout if route.timeout is None else route.timeout
         name = route.name or f"routes[{index}]"
-        policy = (*access.filters, *access_filters(route, where, access.ground, errors))
+        policy = (*access.filters, *access_filters(route, where, access.ground, context))
         stops = _filters(route, (scope, name), where, context, policy, shared)
         guard = guards[index]
         plan = RoutePlan(

@@ -106,6 +106,7 @@ def compile_snapshot(
             *[listener.address for listener in snapshot.inbound],
             *[listener.address for listener in snapshot.outbound],
         ),
+        files={} if secret is None else secret.files,
     )
     listeners: dict[str, ListenerPlan] = {}
     for index, inbound in enumerate(snapshot.inbound):

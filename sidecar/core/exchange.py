@@ -28,6 +28,7 @@ from sidecar.errors import OverloadError, UpstreamError
 if TYPE_CHECKING:
     from sidecar.core.api import Verdict
     from sidecar.core.book import Endpoint
+    from sidecar.core.credential import Credential
     from sidecar.core.plan import ListenerPlan
     from sidecar.core.sides import Downstream, Upstream
     from sidecar.core.tap import Tap
@@ -67,6 +68,7 @@ class Exchange:
         "client",
         "cluster",
         "code",
+        "credential",
         "detail",
         "downstream",
         "endpoint",
@@ -156,6 +158,7 @@ class Exchange:
         self.extra: list[Field] = []  # fields of ours, sent after the caller's
         self.taps: tuple[Tap, ...] = ()  # filters that have the body as well
         self.fields: dict[str, str] | None = None  # what filters add to the access log
+        self.credential: Credential  # set by a filter that has verified one, see there
         self.grpc: Call | None = None
         self.web: GrpcWeb | None = None  # the caller is a browser
         self.reset_code = 0  # of HTTP/2, with which the endpoint ended the response

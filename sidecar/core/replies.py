@@ -72,6 +72,16 @@ REPLIES: Final[dict[str, Reply]] = {
     "peer-unknown-root": Reply(403, "RBAC", "the peer's certificate is of an unknown root"),
     "peer-certificate-refused": Reply(403, "RBAC", "the peer's certificate was refused"),
     "peer-no-identity": Reply(403, "RBAC", "the peer's certificate names no SPIFFE ID"),
+    # Who sends it, by what it brings along.
+    "jwt-missing": Reply(401, "UAEX", "the request brings no token", grpc_status=16),
+    "jwt-malformed": Reply(401, "UAEX", "the token is malformed", grpc_status=16),
+    "jwt-issuer": Reply(401, "UAEX", "the token is of an unknown issuer", grpc_status=16),
+    "jwt-key": Reply(401, "UAEX", "the token is signed with an unknown key", grpc_status=16),
+    "jwt-signature": Reply(401, "UAEX", "the token's signature does not verify", grpc_status=16),
+    "jwt-expired": Reply(401, "UAEX", "the token has expired", grpc_status=16),
+    "jwt-not-yet-valid": Reply(401, "UAEX", "the token is not valid yet", grpc_status=16),
+    "jwks-unavailable": Reply(503, "UAEX", "the keys of the token's issuer cannot be fetched"),
+    "jwt-audience": Reply(401, "UAEX", "the token is for another audience", grpc_status=16),
     # Who may do what.
     "access-denied": Reply(403, "RBAC", "this is not allowed"),
     "requests-only": Reply(403, "RBAC", "this port takes HTTP only"),

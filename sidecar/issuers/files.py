@@ -1,5 +1,6 @@
 """Key material from PEM files."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,6 +15,8 @@ from msgspec.structs import replace
 from sidecar.errors import ConfigError, ConfigErrors
 from sidecar.model.identity import KeyPair, Secret
 from sidecar.model.snapshot import Snapshot
+
+MAX_SIZE: Final = 1 << 20  # octets of a file that a policy names; a worker is sent all of them
 
 _FORM: Final = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
@@ -51,6 +54,29 @@ def load(snapshot: Snapshot) -> Secret | None:
     if errors:
         raise ConfigErrors(errors)
     return replace(secret, servers=servers) if named is not None or servers else None
+
+
+def read(named: Iterable[tuple[str, str]]) -> dict[str, bytes]:
+    """Return what is in files; `named` has pairs of who names one and its path.
+
+    Raises:
+        ConfigErrors: unreadable, or too large.
+    """
+    errors: list[ConfigError] = []
+    found: dict[str, bytes] = {}
+    for where, path in named:
+        try:
+            with open(path, "rb") as file:
+                found[path] = file.read(MAX_SIZE + 1)  # a device would never end
+        except (OSError, ValueError) as error:
+            told = getattr(error, "strerror", None) or error
+            errors.append(ConfigError(where, f"cannot read {path!r}: {told}"))
+        else:
+            if len(found[path]) > MAX_SIZE:
+                errors.append(ConfigError(where, f"{path!r} has more than {MAX_SIZE} octets"))
+    if errors:
+        raise ConfigErrors(errors)
+    return found
 
 
 def check(secret: Secret) -> list[ConfigError]:

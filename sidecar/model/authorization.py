@@ -63,6 +63,10 @@ class AccessMatch(Model, frozen=True, kw_only=True):
     headers: dict[str, StringMatch] = {}
     """Conditions on request fields, by name: all must hold. A repeated field is joined with `, ` first."""
 
+    claims: dict[str, StringMatch] = {}
+    """Conditions on claims of the verified token, by name, with dots into objects (`realm.tenant`): all must hold. Of a
+    list, and of `scope`, one element must; numbers and truth values are compared as JSON writes them."""
+
 
 class AuthorizationRule(Model, frozen=True, kw_only=True):
     """One rule. A request that a `deny` rule matches is refused; if there are `allow` rules, one must match it.

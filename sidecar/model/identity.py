@@ -87,6 +87,9 @@ class Secret(Model, frozen=True, kw_only=True):
     servers: dict[str, KeyPair] = {}
     """What listeners with `tls` show, by the listener's address."""
 
+    files: dict[str, bytes] = {}
+    """What is in the files that policies name, by path: keys of token issuers, hashes of API keys and passwords."""
+
     @property
     def has_identity(self) -> bool:
         """Is there a certificate of the workload itself, or only ones of servers?"""
@@ -99,4 +102,5 @@ class Secret(Model, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         """Show nothing of the key."""
-        return f"Secret({len(self.certificate)} + {len(self.roots)} octets)"
+        sizes = f"{len(self.certificate)} + {len(self.roots)} octets"
+        return f"Secret({sizes}, {len(self.files)} files)"

@@ -6,6 +6,7 @@ from sidecar.model.authorization import AuthorizationRule
 from sidecar.model.base import Address, Count, Duration, Model, Size
 from sidecar.model.http2 import Http2
 from sidecar.model.identity import ServerCertificate
+from sidecar.model.jwt import Jwt
 from sidecar.model.python import PythonFilter
 from sidecar.model.route import Route
 
@@ -67,6 +68,9 @@ class Listener(Model, frozen=True, kw_only=True):
 
     authorization: tuple[AuthorizationRule, ...] = ()
     """Who may do what, on every route and for opaque sessions."""
+
+    jwt: Jwt | None = None
+    """Tokens that every request must bring. Opaque sessions are refused."""
 
     ambiguous_paths: Literal["reject", "resolve", "keep"] = "reject"
     """What becomes of a path that programs are known to read in more than one way (`//`, `/../`, `;`, a backslash, `%2F`,

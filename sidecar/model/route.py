@@ -9,6 +9,7 @@ from sidecar.model.authorization import AuthorizationRule
 from sidecar.model.balancing import HashPolicy
 from sidecar.model.base import Duration, Model, Size
 from sidecar.model.fault import Fault
+from sidecar.model.jwt import Jwt
 from sidecar.model.match import RouteMatch
 from sidecar.model.mirror import Mirror
 from sidecar.model.python import PythonFilter
@@ -67,6 +68,9 @@ class Route(Model, frozen=True, kw_only=True):
 
     cors: Cors | None = None
     """Whose pages may read the answers."""
+
+    jwt: Jwt | None = None
+    """Tokens that requests must bring here."""
 
     authorization: tuple[AuthorizationRule, ...] = ()
     """Who may do what here, besides what the listener's rules say."""

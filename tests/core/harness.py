@@ -25,6 +25,7 @@ from sidecar.core.tcp import Session
 from sidecar.core.timers import Wheel
 from sidecar.core.types import Caller, Engine, ListenerState
 from sidecar.errors import UpstreamError
+from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
 from sidecar.runtime.listener import Front
 from sidecar.sources.decode import decode
@@ -224,10 +225,15 @@ class Harness:
         self.settle()
 
     def _compile(
-        self, *, filters: tuple[HttpFilter, ...] = (), **config: Any
+        self,
+        *,
+        filters: tuple[HttpFilter, ...] = (),
+        files: dict[str, bytes] | None = None,
+        **config: Any,
     ) -> Any:  # a ListenerPlan
         snapshot = decode(tree(**config), Snapshot)
-        plan = compile_snapshot(snapshot, None, self.book, self._dial, lambda: self.draw())
+        secret = None if files is None else Secret(files=files)
+        plan = compile_snapshot(snapshot, secret, self.book, self._dial, lambda: self.draw())
         self.engine.identity = plan.identity
         (listener,) = plan.listeners.values()
         if filters:

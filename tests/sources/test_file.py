@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from msgspec import inspect
+from msgspec.structs import replace
 
 from sidecar.compiler.snapshot import check
 from sidecar.errors import ConfigError, ConfigErrors
@@ -14,6 +15,7 @@ from sidecar.model.snapshot import Snapshot
 from sidecar.sources.file import FileSource
 from sidecar.sources.schema import json_schema, structures
 from sidecar.sources.yaml_tree import load
+from tests.tokens import public, rsa
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -134,11 +136,17 @@ def test_a_device_that_never_ends_is_refused() -> None:
         FileSource("/dev/zero").load()
 
 
+FILES = {
+    "/etc/sidecar/batch-jwks.json": public(rsa()),
+    "/etc/sidecar/legacy-secret": b"s" * 32,
+}
+
+
 @pytest.mark.parametrize("name", ["quickstart", "inbound-mtls", "outbound", "full"])
 def test_the_examples_compile(name: str) -> None:
     snapshot = FileSource(str(ROOT / "config" / f"{name}.yaml")).load()
     secret = Authority("example.org").issue(snapshot.workload.identity)
-    check(snapshot, secret)
+    check(snapshot, replace(secret, files=FILES))
 
 
 def test_the_full_example_names_every_field() -> None:

@@ -1,0 +1,86 @@
+"""What a request has proved of who sends it, beyond its connection: a verified token, key or password."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, final
+
+if TYPE_CHECKING:
+    from sidecar.core.exchange import Exchange
+    from sidecar.wire.fields import Fields
+
+_NONE: Final[Mapping[str, Any]] = {}
+
+
+@final
+class Credential:
+    """Set by filters that verify; never changed, since many requests share one."""
+
+    __slots__ = ("claims", "user")
+
+    def __init__(self, claims: Mapping[str, Any] = _NONE, user: str = "") -> None:
+        self.claims: Final = claims  # of the token
+        self.user: Final = user  # the name that a key or password was found under
+
+
+UNKNOWN: Final = Credential()
+
+
+def credential_of(exchange: Exchange) -> Credential:
+    """Return what is proved; the slot is empty where no filter has verified anything."""
+    found: Credential = getattr(exchange, "credential", UNKNOWN)
+    return found
+
+
+def claim_values(claims: Mapping[str, Any], name: str) -> list[bytes]:
+    """Return the values of a claim as texts: elements of a list, and of a scope, each for itself.
+
+    `name` is looked up whole, then with its dots as steps into objects.  What is no text is as JSON
+    writes it; objects have no text.
+    """
+    value = claims.get(name)
+    if value is None:
+        value = claims
+        for step in name.split("."):
+            value = value.get(step) if isinstance(value, dict) else None
+    if isinstance(value, str) and name in _SPLIT:
+        value = value.split()
+    return [
+        text for item in (value if isinstance(value, list) else [value]) for text in _text(item)
+    ]
+
+
+_SPLIT: Final = ("scope", "scp")  # RFC 8693 §4.2: values between spaces
+
+
+def _text(value: object) -> Iterable[bytes]:
+    if isinstance(value, str):
+        return (value.encode(errors="replace"),)
+    if isinstance(value, bool):
+        return (b"true" if value else b"false",)
+    return (str(value).encode(),) if isinstance(value, int | float) else ()
+
+
+def lookalikes(names: Iterable[bytes]) -> re.Pattern[bytes]:
+    """Return what matches the lines of fields that an app may take for one of `names`.
+
+    Some servers read `_` as `-`: `x_user` would be a field that only we may set.
+    """
+    forms = [b"[-_]".join(map(re.escape, re.split(b"[-_]", name))) for name in names]
+    return re.compile(rb"^(?i:" + b"|".join(forms) + rb"):[^\n]*+\n", re.MULTILINE)
+
+
+def strip(head: Fields, pattern: re.Pattern[bytes]) -> None:
+    """Take the fields out that `pattern` matches, as `lookalikes` has it."""
+    if head.pairs is None:
+        if pattern.search(head.block) is None:
+            return
+        gone = [line.partition(b":")[0].lower() for line in pattern.findall(head.block)]
+        head.block = pattern.sub(b"", head.block)
+    else:
+        gone = [n for n, _ in head.pairs if pattern.match(n + b":\n")]
+        if gone:
+            head.pairs = [pair for pair in head.pairs if pair[0] not in gone]
+    for name in gone:
+        head.found.pop(name, None)
