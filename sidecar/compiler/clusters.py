@@ -86,6 +86,8 @@ class ClusterCompiler:
         plan.service = cluster.service or cluster.name
         plan.connect_timeout = cluster.connect_timeout
         plan.idle_timeout = cluster.idle_timeout
+        plan.max_connection_duration = cluster.max_connection_duration
+        plan.max_stream_duration = cluster.max_stream_duration
         plan.max_connections = cluster.limits.connections
         plan.max_pending = cluster.limits.pending
         plan.max_requests = cluster.limits.requests

@@ -5,6 +5,7 @@ from typing import Final
 from sidecar.compiler.access import Access, access_filters, fields_of, knows, session_filters
 from sidecar.compiler.authorization import Ground
 from sidecar.compiler.context import Context
+from sidecar.compiler.durations import listener_times
 from sidecar.compiler.fields import names
 from sidecar.compiler.hooks import python_filters
 from sidecar.compiler.http2 import http2_plan
@@ -30,6 +31,7 @@ _PLAIN: Final = Route()
 _HTTP_ACTIONS: Final = (
     "redirect", "respond", "rewrite", "request_headers", "response_headers", "cors",
     "faults", "rate_limits", "authorization", "jwt", "mirror", "filters",
+    "stream_idle_timeout", "max_stream_duration",
 )  # fmt: skip
 APP: Final = "app|"  # begins the names of the clusters that `app` is short for
 
@@ -178,6 +180,7 @@ def _compile(
         is_short=not listener.routes,
         access=access,
         shared=python_filters(listener.filters, (address, ""), f"{path}.filters", context),
+        times=listener_times(listener, path, errors),
     )
     wanted = {name for route in routes for name in names(route.match)}
     wanted |= fields_of(listener, routes)
@@ -193,6 +196,7 @@ def _compile(
     plan.idle_timeout = listener.idle_timeout
     plan.stream_idle_timeout = listener.stream_idle_timeout
     plan.max_connections = listener.max_connections
+    plan.max_connection_duration = listener.max_connection_duration
     plan.grpc_web = listener.grpc_web
     plan.http2 = http2_plan(listener.http2)
     return plan

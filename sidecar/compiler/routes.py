@@ -7,6 +7,7 @@ from sidecar.compiler.access import OPEN, Access, access_filters, path_guards
 from sidecar.compiler.actions import action_filters, cors_filter
 from sidecar.compiler.affinity import hash_policy
 from sidecar.compiler.context import Context, cluster_named
+from sidecar.compiler.durations import Times
 from sidecar.compiler.fields import conditions
 from sidecar.compiler.hooks import python_filters
 from sidecar.compiler.limits import fault_filter, rate_limit_filter
@@ -33,13 +34,14 @@ def compile_routes(
     is_short: bool = False,
     access: Access = OPEN,
     shared: Sequence[HttpFilter] = (),
+    times: Times = Times(),  # noqa: B008 - immutable
 ) -> RouteTable:
     """Return the table of `routes`; `filters` are asked before those of each route.
 
     `access`: the listener's policy comes behind CORS, since a preflight has nothing to show for itself.
 
     `scope` is the listener: what is remembered across pushes is told apart by it and the route's name.
-    `retries` is what is tried again where a route does not say.
+    `retries` is what is tried again where a route does not say, `times` how long it may take then.
 
     `shared` are the listener's filters in Python, asked before those of a route.
 
@@ -72,12 +74,20 @@ def compile_routes(
         plan = RoutePlan(
             name,
             shares,
-            filters=(*filters, *([guard] if guard is not None else ()), *cookies, *stops),
+            filters=(
+                *times.filters(route),
+                *filters,
+                *([guard] if guard is not None else ()),
+                *cookies,
+                *stops,
+            ),
             hash_policy=hash_keys,
             retry=retry_plan(route.retry, retries, f"{where}.retry", errors),
             timeout=timeout,
             grpc_timeout=route.timeout or 0.0,
             per_try_timeout=route.retry.per_try_timeout or 0.0,
+            per_try_idle_timeout=route.retry.per_try_idle_timeout or 0.0,
+            stream_idle_timeout=times.idle(route),
             buffer_limit=route.buffer_limit,
         )
         entries.append((hosts, tests, plan))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from sidecar.core.admission import Guard
     from sidecar.core.api import Watcher
+    from sidecar.core.lifetimes import Lifetimes
     from sidecar.core.pool import Lender, Place
 
 
@@ -124,6 +125,7 @@ class ClusterState:
         "generation",
         "guard",
         "health",
+        "lifetimes",
         "pending",
         "requests",
         "resolved",
@@ -145,6 +147,7 @@ class ClusterState:
         self.fingerprint = b""  # of whatever makes old connections unfit: TLS, key material
         self.balancer: object = None  # which one, and its settings, the endpoints are watched for
         self.detector: Final = Detector(self)
+        self.lifetimes: Lifetimes[Lender] | None = None  # of connections that have an end
         self.changes = 0  # of who is available
         self.generation = 0  # connections of an older one are not used again
 

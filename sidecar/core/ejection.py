@@ -35,6 +35,7 @@ BLAMELESS: Final = frozenset(
     {
         "reused-closed",  # the usual race of an idle connection
         "upstream-refused",  # it drains, or has as many streams as it wants
+        "upstream-stream-duration",  # it answers, and would go on
         "upstream-no-upgrade",  # it lacks something that this request alone wants
     }
 )

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
-from sidecar.core import pool
+from sidecar.core import durations, pool
 from sidecar.core.admission import refusal
 from sidecar.core.api import Answer, Wait
 from sidecar.core.grpc import Call, is_grpc
@@ -82,6 +82,7 @@ class Exchange:
         "head",
         "held",
         "held_size",
+        "last",
         "listener",
         "moved",
         "owed",
@@ -103,6 +104,7 @@ class Exchange:
         "trailers",
         "tried",
         "try_deadline",
+        "try_last",
         "upstream_ms",
         "wait_until",
         "web",
@@ -150,6 +152,7 @@ class Exchange:
         self.upstream_ms = -1.0
         self.route_deadline = NEVER
         self.try_deadline = NEVER
+        self.last = self.try_last = NEVER  # when the exchange, the attempt must be over
         self.asked = 0  # how many of the route's filters have had the request
         self.then: Callable[[Exchange], Verdict] | None = None  # asked when a wait is over
         self.wait_until = NEVER  # when a filter's wait is
@@ -455,22 +458,21 @@ class Exchange:
         """The timer has come up: find out which limit it was."""
         if self.state >= REPLYING:
             return
+        assert self.route is not None
         if now >= self.route_deadline:
-            self._drop_client("upstream-timeout")
-            is_calls = self.grpc is not None and now >= self.grpc.deadline
-            self.fail("grpc-deadline" if is_calls else "upstream-timeout")
+            code = durations.overdue(self, now, is_whole=not self.owed & REQUEST)
+            self._drop_client("upstream-timeout" if code in durations.BLAMED else "")
+            self.fail(code)
         elif now >= self.try_deadline:
             self.try_deadline = NEVER
-            sent = self.client is not None
-            self._attempt_failed(UpstreamError("per-try-timeout", "no response head", sent=sent))
+            self._attempt_failed(durations.try_overdue(self, now))
         elif now >= self.wait_until:
             self.go_on()
         elif now >= self.retry_at:
             self.retry_at = NEVER
             self._attempt(now)
-        elif now >= self.moved + self.listener.stream_idle_timeout > self.moved:
-            self._drop_client()
-            self.fail("stream-idle")
+        elif now >= self.moved + self.route.idle_timeout > self.moved:
+            self._silent(now)
         else:
             self._arm()
 
@@ -495,8 +497,12 @@ class Exchange:
         if self.grpc is None:
             if route.timeout:
                 self.route_deadline = since + route.timeout
+                return
         elif route.grpc_timeout:
             self.route_deadline = min(self.grpc.deadline, since + route.grpc_timeout)
+            return
+        if route.is_limited:
+            durations.limit_answer(self, route, since)
 
     def _is_retried(self, head: ResponseHead, *, end: bool) -> bool:
         """Try again if the policy asks for it after such a response; say whether."""
@@ -537,12 +543,26 @@ class Exchange:
 
     def _begun(self) -> None:
         """The response's head is there: from now on only its own deadline and silence count."""
-        self.route_deadline = NEVER if self.grpc is None else self.grpc.deadline
-        self.try_deadline = NEVER
+        self.route_deadline = self.last if self.grpc is None else min(self.grpc.deadline, self.last)
+        self.try_deadline = self.try_last
         self._arm()
+
+    def _silent(self, now: float) -> None:
+        """Nothing has moved for as long as a try, or the whole exchange, may be silent."""
+        until = durations.silent_until(self)
+        error = durations.silent(self, now)
+        if now >= until:
+            self._drop_client()
+            self.fail("stream-idle")
+        elif error is not None:
+            self._attempt_failed(error)
+        else:  # look again when it is too long for the whole
+            until = min(until, self.route_deadline, self.try_deadline, self.retry_at)
+            self.engine.wheel.arm(self.downstream.timer, until)
 
     def _arm(self) -> None:
         """Be due when the first of all limits is reached."""
+        assert self.route is not None
         deadline = self.route_deadline
         if self.try_deadline < deadline:
             deadline = self.try_deadline
@@ -550,7 +570,7 @@ class Exchange:
             deadline = self.retry_at
         if self.wait_until < deadline:
             deadline = self.wait_until
-        idle = self.listener.stream_idle_timeout
+        idle = self.route.idle_timeout
         if idle and self.state != WAITING and self.moved + idle < deadline:
             deadline = self.moved + idle
         self.engine.wheel.arm(self.downstream.timer, deadline)
@@ -572,8 +592,8 @@ class Exchange:
         self.attempts += 1
         endpoint.active += 1
         endpoint.requests += 1
-        if route.per_try_timeout:
-            self.try_deadline = now + route.per_try_timeout
+        if route.limits_tries:
+            durations.limit_try(self, route, cluster, now)
         self._arm()
         kind: int = cluster.protocol
         if kind > PROTOCOL_HTTP2:

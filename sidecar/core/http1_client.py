@@ -75,7 +75,7 @@ class Http1Client(asyncio.Protocol):
         self.engine: Final = engine
         self.cluster: Final = cluster
         self.endpoint: Final = endpoint
-        self.generation: Final = cluster.state.generation
+        self.generation = cluster.state.generation
         self.transport: asyncio.Transport  # once it is there
         self.exchange: Exchange | None = None
         self.timer: Final = Timer(self._idle_over)

@@ -59,7 +59,7 @@ class Http2Client(Http2Connection):
         self.endpoint: Final = endpoint
         self.kind: Final = kind  # which of the endpoint's pools
         self.owner = owner  # the only one it is for (PROXY protocol); None: whoever waits
-        self.generation: Final = cluster.state.generation
+        self.generation = cluster.state.generation
         self.leaving = False  # takes no further requests; closes when it has none left
         self.asked = 0.0  # when the last PING went: anything heard since is a sign of life
         self.keepalive = cluster.http2.keepalive

@@ -380,7 +380,11 @@ class Http2Side:
         """End a response that has begun and cannot be ended properly."""
         exchange = self.exchange
         assert exchange is not None
-        code = CANCEL if exchange.flag in ("UT", "SI") else exchange.reset_code or INTERNAL_ERROR
+        code = (
+            CANCEL
+            if exchange.flag in ("UT", "SI", "DT", "UMSDR")
+            else exchange.reset_code or INTERNAL_ERROR
+        )
         self.link.reset(self.stream, code)
         self._part()
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from sidecar.core.api import Balancer, Draw, HttpFilter, NetworkFilter, Sink
 from sidecar.core.book import HTTP1, HTTP2, ClusterState, Endpoint
+from sidecar.core.durations import WholeStream
 from sidecar.core.retry import RetryPlan
 from sidecar.wire.fields import RequestHead
 from sidecar.wire.http1_head import HeadReader
@@ -96,11 +97,13 @@ class ClusterPlan:
         "http2",
         "identities",
         "idle_timeout",
+        "max_connection_duration",
         "max_connections",
         "max_pending",
         "max_requests",
         "max_requests_per_connection",
         "max_retries",
+        "max_stream_duration",
         "name",
         "protocol",
         "proxy_protocol",
@@ -140,6 +143,8 @@ class ClusterPlan:
         self.max_requests = 1024
         self.max_retries = 3
         self.max_requests_per_connection = 0
+        self.max_connection_duration = 0.0
+        self.max_stream_duration = 0.0  # of one attempt
         self.retry_budget = 0.2
         self.proxy_protocol = "off"
         self.tls: object | None = None  # an identity.tls.ClientTls, opaque here
@@ -174,14 +179,21 @@ class RoutePlan:
         "cluster",
         "grpc_timeout",
         "hash_policy",
+        "idle_timeout",
+        "is_limited",
+        "limits_tries",
         "name",
         "on_finish",
         "on_reply",
         "on_request",
         "on_response",
+        "own_grpc_timeout",
+        "own_timeout",
+        "per_try_idle_timeout",
         "per_try_timeout",
         "retry",
         "shares",
+        "stream_idle_timeout",
         "timeout",
         "total",
     )
@@ -196,6 +208,8 @@ class RoutePlan:
         timeout: float = 0.0,
         grpc_timeout: float = 0.0,
         per_try_timeout: float = 0.0,
+        per_try_idle_timeout: float = 0.0,
+        stream_idle_timeout: float = 300.0,
         buffer_limit: int = 65536,
         hash_policy: tuple[HashKey, ...] = (),
     ) -> None:
@@ -209,9 +223,22 @@ class RoutePlan:
         self.shares: Final = tuple(shares)
         self.total: Final = total
         self.retry: Final = retry or RetryPlan()
-        self.timeout: Final = timeout
-        self.grpc_timeout: Final = grpc_timeout  # gRPC calls bring a deadline of their own
+        self.is_limited: Final = any(isinstance(f, WholeStream) for f in filters)
+        self.own_timeout: Final = timeout
+        self.own_grpc_timeout: Final = grpc_timeout
+        # What most exchanges look at; 0 where there is more to look at.
+        self.timeout: Final = 0.0 if self.is_limited else timeout
+        self.grpc_timeout: Final = (
+            0.0 if self.is_limited else grpc_timeout
+        )  # gRPC calls bring a deadline of their own
         self.per_try_timeout: Final = per_try_timeout
+        self.per_try_idle_timeout: Final = per_try_idle_timeout
+        self.stream_idle_timeout: Final = stream_idle_timeout
+        silences = [s for s in (stream_idle_timeout, per_try_idle_timeout) if s]
+        self.idle_timeout: Final = min(silences, default=0.0)  # the first that may be over
+        self.limits_tries: Final = bool(per_try_timeout or per_try_idle_timeout) or any(
+            cluster.max_stream_duration for _, cluster in clusters
+        )
         self.hash_policy: Final = hash_policy
         self.buffer_limit: Final = buffer_limit
         self.on_request: Final = tuple(f for f in filters if overrides(f, "on_request"))
@@ -305,6 +332,7 @@ class ListenerPlan:
         "handshake_timeout",
         "http2",
         "idle_timeout",
+        "max_connection_duration",
         "max_connections",
         "mtls",
         "name",
@@ -344,6 +372,7 @@ class ListenerPlan:
         self.idle_timeout = 3600.0
         self.stream_idle_timeout = 300.0
         self.max_connections = 10000
+        self.max_connection_duration = 0.0
 
 
 @final

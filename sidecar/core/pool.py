@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Protocol, final
 
+from sidecar.core.lifetimes import Lifetimes
 from sidecar.errors import OverloadError, UpstreamError
 
 if TYPE_CHECKING:
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from sidecar.core.plan import ClusterPlan
     from sidecar.core.sides import Upstream
     from sidecar.core.types import Caller, Engine
+
+
+SPENT: Final = -1  # the generation of what has lasted long enough
 
 
 class Lender(Protocol):
@@ -28,9 +32,8 @@ class Lender(Protocol):
     def is_unused(self) -> bool:
         """It carries no request."""
 
-    @property
-    def generation(self) -> int:
-        """The cluster's generation that it was made in."""
+    generation: int
+    """The cluster's that it was made in; another than the cluster's now: it is not used again."""
 
     def join(self) -> None:
         """Enter the pool, if there is room for a request."""
@@ -169,6 +172,8 @@ def dialled(
     owner: Place | None,
 ) -> None:
     """A connection is there: it goes to its owner, or to those who wait."""
+    if cluster.max_connection_duration:
+        limit_lifetime(engine, cluster, lender)
     if owner is not None:
         waiter = owner.call()
         if waiter is None:
@@ -238,6 +243,25 @@ def _dial_for(
     state.connections += 1
     endpoint.connections += 1
     cluster.begin(engine, cluster, endpoint, kind, Place(cluster, endpoint.pools[kind], waiter))
+
+
+def limit_lifetime(engine: Engine, cluster: ClusterPlan, lender: Lender) -> None:
+    """Have `lender` take no further request when it has lasted as long as the cluster allows."""
+    lifetimes = cluster.state.lifetimes
+    if lifetimes is None:
+        lifetimes = cluster.state.lifetimes = Lifetimes(engine, _is_there, _expire)
+    lifetimes.add(lender, cluster.max_connection_duration)
+
+
+def _is_there(lender: Lender) -> bool:
+    return lender.is_open
+
+
+def _expire(lender: Lender) -> None:
+    if lender.is_unused:
+        lender.retire()
+    else:
+        lender.generation = SPENT  # it retires when it is free again
 
 
 def _is_fit(cluster: ClusterPlan, lender: Lender) -> bool:

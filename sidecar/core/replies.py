@@ -56,6 +56,9 @@ REPLIES: Final[dict[str, Reply]] = {
     "http2-stream-error": Reply(400, "DPE", "the request broke the rules of HTTP/2"),
     "http2-flood": Reply(400, "DPE", "the caller sent too much that carries nothing"),
     "downstream-closed": Reply(499, "DC", "the caller went away"),
+    "request-timeout": Reply(408, "DPE", "the request did not arrive in time"),
+    "stream-duration": Reply(408, "DT", "the request took as long as one may", grpc_status=4),
+    "connection-duration": Reply(408, "DT", "the connection lasted as long as one may"),
     "stream-idle": Reply(408, "SI", "nothing moved in either direction for too long"),
     "plaintext-refused": Reply(400, "DPE", "this port takes mutual TLS only"),
     "tls-required": Reply(400, "DPE", "this port takes TLS only"),
@@ -123,6 +126,10 @@ REPLIES: Final[dict[str, Reply]] = {
     "upstream-no-upgrade": Reply(502, "UPE", "the endpoint takes no upgrade over HTTP/2"),
     "upstream-timeout": Reply(504, "UT", "the endpoint did not answer in time"),
     "per-try-timeout": Reply(504, "UT", "the endpoint did not answer this try in time"),
+    "per-try-idle-timeout": Reply(504, "UT", "the endpoint fell silent during this try"),
+    "upstream-stream-duration": Reply(
+        408, "UMSDR", "this try took as long as one may", grpc_status=4
+    ),
     "grpc-deadline": Reply(504, "UT", "the deadline of the call has passed"),
     "retries-exhausted": Reply(503, "URX", "every allowed try has failed"),
     # Calls of our own; to the request that caused one, its filter says what that means.

@@ -11,6 +11,7 @@ from sidecar.core.counts import Counts
 from sidecar.core.timers import Wheel
 
 if TYPE_CHECKING:
+    from sidecar.core.lifetimes import Lifetimes
     from sidecar.core.plan import ListenerPlan
     from sidecar.core.quota import Desk
 
@@ -102,12 +103,13 @@ class Connection(Protocol):
 class ListenerState:
     """One listener across pushes: its plan of the moment and its open connections."""
 
-    __slots__ = ("connections", "engine", "plan")
+    __slots__ = ("connections", "engine", "lifetimes", "plan")
 
     def __init__(self, engine: Engine, plan: ListenerPlan) -> None:
         self.engine: Final = engine
         self.plan = plan
         self.connections: set[Connection] = set()
+        self.lifetimes: Lifetimes[Connection] | None = None  # of those that have an end
 
 
 @final

@@ -131,6 +131,14 @@ class Cluster(Model, frozen=True, kw_only=True):
     idle_timeout: Duration = 60.0
     """Seconds that an unused connection is kept for the next request."""
 
+    max_connection_duration: Duration = 0.0
+    """Seconds after which a connection takes no further request, so that new ones are balanced anew; 0 means no limit.
+    Kept to the second; not for tcp sessions, which their listener limits."""
+
+    max_stream_duration: Duration = 0.0
+    """Seconds that one try may take, from pick to the response's end; then another under `reset`, 408 or a cut (flag
+    UMSDR). 0 means no limit."""
+
     max_requests_per_connection: Count = 0
     """Requests after which a connection is closed; 0 means no limit."""
 

@@ -44,6 +44,18 @@ class Listener(Model, frozen=True, kw_only=True):
     idle_timeout: Duration = 3600.0
     """Seconds that a connection without a request (or a tcp session without bytes) is kept."""
 
+    request_timeout: Duration = 0.0
+    """Seconds that a caller has for a whole request, its body included, unless a response begins before (408 after
+    that); 0 means no limit."""
+
+    max_connection_duration: Duration = 0.0
+    """Seconds after which a connection takes no further request and ends with those under way; a tcp session is closed
+    (flag DT). 0 means no limit. Kept to the second."""
+
+    max_stream_duration: Duration = 0.0
+    """Seconds that one request with its response may take, streams and tunnels included; then 408 or a cut (flag DT).
+    0 means no limit."""
+
     stream_idle_timeout: Duration = 300.0
     """Seconds without any byte in either direction after which a request is ended (flag SI)."""
 

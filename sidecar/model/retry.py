@@ -64,6 +64,10 @@ class RetryPolicy(Model, frozen=True, kw_only=True):
     per_try_timeout: Duration | None = None
     """Seconds for one try, from pick to response head. None: only the route's timeout counts."""
 
+    per_try_idle_timeout: Duration | None = None
+    """Seconds in which nothing moves after which one try is given up: tried again under `reset` while no head has come,
+    cut after that. Not while the caller still sends, or reads slowly. None: only `stream_idle_timeout` counts."""
+
     backoff: Duration = 0.025
     """Base of the full-jitter back-off between tries: the n-th wait is random between 0 and base * 2**n."""
 

@@ -89,7 +89,13 @@ class Route(Model, frozen=True, kw_only=True):
     timeout: Duration | None = None
     """Seconds from the end of the request to the response's head, all tries included; 0 means no limit.
     None: 15 s on outbound listeners, no limit on inbound ones, nor for gRPC calls, whose `grpc-timeout` counts.
-    A response that has begun is held only by `stream_idle_timeout` of its listener."""
+    A response that has begun is held only by `stream_idle_timeout` and `max_stream_duration`."""
+
+    stream_idle_timeout: Duration | None = None
+    """In place of the listener's; 0 means no limit (Envoy: RouteAction.idle_timeout)."""
+
+    max_stream_duration: Duration | None = None
+    """In place of the listener's; 0 means no limit."""
 
     retry: RetryPolicy = RetryPolicy()
     """When a request is tried again."""

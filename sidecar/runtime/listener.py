@@ -6,6 +6,7 @@ from typing import Final, cast, final
 from sidecar.core.http1_reply import own_reply
 from sidecar.core.http1_server import Http1Server
 from sidecar.core.http2_server import Http2Server
+from sidecar.core.lifetimes import Lifetimes
 from sidecar.core.plan import SIMPLE
 from sidecar.core.tcp import Session
 from sidecar.core.timers import Timer
@@ -232,6 +233,8 @@ class Front(asyncio.Protocol):
         self._gone()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
+        if self._listener.plan.max_connection_duration:
+            limit_lifetime(self._listener, cast("Connection", protocol))
         if self._buffer and not transport.is_closing():
             data, self._buffer = self._buffer, b""
             protocol.data_received(data)
@@ -313,3 +316,20 @@ class _Joined(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._layer.resume_writing()
+
+
+def limit_lifetime(listener: ListenerState, connection: Connection) -> None:
+    """Have `connection` end when it has lasted as long as the plan of its listener allows."""
+    if listener.lifetimes is None:
+        listener.lifetimes = Lifetimes(
+            listener.engine, lambda known: known in listener.connections, _expire
+        )
+    listener.lifetimes.add(connection, listener.plan.max_connection_duration)
+
+
+def _expire(connection: Connection) -> None:
+    """A request under way is finished; a session has no other end than this."""
+    if isinstance(connection, Session):
+        connection.fail("connection-duration")
+    else:
+        connection.drain()
