@@ -15,6 +15,7 @@ from sidecar.compiler.patterns import PathTest, path_test
 from sidecar.core.api import HttpFilter, NetworkFilter
 from sidecar.errors import ConfigError
 from sidecar.filters import path_guard, requests_only
+from sidecar.filters.external_authorization import ExternalAuthorization
 from sidecar.model.listener import Listener
 from sidecar.model.route import Route
 from sidecar.model.snapshot import Snapshot
@@ -30,6 +31,9 @@ class Access:
 
     filters: tuple[HttpFilter, ...]
     """What it asks of every request."""
+
+    external: ExternalAuthorization | None = None
+    """Who is asked after that, on routes that do not say it themselves."""
 
 
 OPEN: Final = Access(Ground(), ())
@@ -64,15 +68,16 @@ def knows(ground: Ground, holder: Listener | Route) -> Ground:
 def session_filters(listener: Listener, access: Access) -> list[NetworkFilter]:
     """Return what opaque sessions are asked."""
     found: list[NetworkFilter] = [s for s in access.filters if isinstance(s, NetworkFilter)]
-    checks = listener.jwt is not None or any(map(has_policy, listener.routes))
-    if listener.protocol == "auto" and checks:
+    checks = listener.jwt is not None or access.external is not None
+    if listener.protocol == "auto" and (checks or any(map(has_policy, listener.routes))):
         found.append(requests_only.RequestsOnly(requests_only.Settings()))
     return found
 
 
 def has_policy(route: Route) -> bool:
     """Say whether it matters for who may do what that a request takes this route and no other."""
-    return bool(route.authorization) or route.jwt is not None
+    asks = route.jwt is not None or route.external_authorization is not None
+    return asks or bool(route.authorization)
 
 
 def path_guards(routes: tuple[Route, ...], ground: Ground) -> list[HttpFilter | None]:

@@ -79,7 +79,7 @@ def _respond(model: action.Respond, path: str, errors: list[ConfigError]) -> Htt
         errors.append(ConfigError(f"{path}.body", f"a {model.status} has none"))
     fields = []
     for name, value in model.headers.items():
-        _check_field(name, value, f"{path}.headers", errors)
+        check_field(name, value, f"{path}.headers", errors)
         fields.append((name.encode(), value.encode()))
     return respond.Respond(respond.Settings(model.status, tuple(fields), model.body.encode()))
 
@@ -192,7 +192,7 @@ def _edits(
     model: action.HeaderEdit, path: str, errors: list[ConfigError], *, response: bool
 ) -> header_edit.Edits:
     for index, name in enumerate(model.remove):
-        _check_field(name, "", f"{path}.remove[{index}]", errors, is_named=False)
+        check_field(name, "", f"{path}.remove[{index}]", errors, is_named=False)
     return header_edit.Edits(
         tuple(name.lower().encode() for name in model.remove),
         _values(model.set, f"{path}.set", errors, response=response),
@@ -205,7 +205,7 @@ def _values(
 ) -> tuple[tuple[bytes, Value], ...]:
     found = []
     for name, text in fields.items():
-        _check_field(name, text, path, errors)
+        check_field(name, text, path, errors)
         try:
             found.append((name.lower().encode(), parse(text, response=response)))
         except ValueError as error:
@@ -213,9 +213,10 @@ def _values(
     return tuple(found)
 
 
-def _check_field(
+def check_field(
     name: str, value: str, path: str, errors: list[ConfigError], *, is_named: bool = True
 ) -> None:
+    """Look whether a config may set this field; `is_named`: its name is behind `path` in errors."""
     where = f"{path}.{name}" if is_named else path
     if not _NAME.fullmatch(name):
         errors.append(ConfigError(where, f"no field can be called {name!r}"))

@@ -6,6 +6,7 @@ from sidecar.compiler.access import Access, access_filters, fields_of, knows, se
 from sidecar.compiler.authorization import Ground
 from sidecar.compiler.context import Context
 from sidecar.compiler.durations import listener_times
+from sidecar.compiler.external import external_authorization_filter
 from sidecar.compiler.fields import names
 from sidecar.compiler.hooks import python_filters
 from sidecar.compiler.http2 import http2_plan
@@ -31,7 +32,7 @@ _PLAIN: Final = Route()
 _HTTP_ACTIONS: Final = (
     "redirect", "respond", "rewrite", "request_headers", "response_headers", "cors",
     "faults", "rate_limits", "authorization", "jwt", "mirror", "filters",
-    "stream_idle_timeout", "max_stream_duration",
+    "stream_idle_timeout", "max_stream_duration", "external_authorization",
 )  # fmt: skip
 APP: Final = "app|"  # begins the names of the clusters that `app` is short for
 
@@ -168,7 +169,14 @@ def _compile(
         isinstance(listener, InboundListener) and listener.mtls != "off",
         listener.protocol == "tcp",
     )
-    access = Access(knows(ground, listener), access_filters(listener, path, ground, context))
+    external = external_authorization_filter(
+        listener.external_authorization, f"{path}.external_authorization", context
+    )
+    if external is not None and listener.protocol == "tcp":
+        text = "a tcp listener sees no requests"
+        errors.append(ConfigError(f"{path}.external_authorization", text))
+    own = access_filters(listener, path, ground, context)
+    access = Access(knows(ground, listener), own, external)
     table = compile_routes(
         routes,
         f"{path}.routes" if listener.routes else path,

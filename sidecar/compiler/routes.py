@@ -8,6 +8,7 @@ from sidecar.compiler.actions import action_filters, cors_filter
 from sidecar.compiler.affinity import hash_policy
 from sidecar.compiler.context import Context, cluster_named
 from sidecar.compiler.durations import Times
+from sidecar.compiler.external import own_filter
 from sidecar.compiler.fields import conditions
 from sidecar.compiler.hooks import python_filters
 from sidecar.compiler.limits import fault_filter, rate_limit_filter
@@ -68,7 +69,11 @@ def compile_routes(
         hash_keys, cookies = hash_policy(route, where, shares, errors)
         timeout = default_timeout if route.timeout is None else route.timeout
         name = route.name or f"routes[{index}]"
-        policy = (*access.filters, *access_filters(route, where, access.ground, context))
+        policy = (
+            *access.filters,
+            *access_filters(route, where, access.ground, context),
+            *own_filter(route, where, context, access.external),
+        )
         stops = _filters(route, (scope, name), where, context, policy, shared)
         guard = guards[index]
         plan = RoutePlan(

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _OURSELVES: Final = Caller()
 _READER: Final = HeadReader()
-_LOOKED_AT: Final = frozenset(REQUEST_NAMES)
+# Who called us is said by us, so nothing is taken out that says it.
+_LOOKED_AT: Final = frozenset(REQUEST_NAMES) - {b"x-forwarded-client-cert"}
 
 
 class CallResult(NamedTuple):

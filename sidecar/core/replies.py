@@ -112,6 +112,9 @@ REPLIES: Final[dict[str, Reply]] = {
     "filter-failed": Reply(500, "LR", "a filter written in Python failed"),
     "filter-timeout": Reply(504, "LR", "a filter written in Python took too long"),
     "filter-off": Reply(503, "LR", "a filter written in Python is switched off: it took too long"),
+    "ext-authz-denied": Reply(403, "UAEX", "the authorization service refuses the request"),
+    "ext-authz-error": Reply(403, "UAEX", "the authorization service has not decided"),
+    "ext-authz-body-too-large": Reply(413, "UAEX", "the body is too large to be authorized"),
     "cors-preflight": Reply(200, "", "the origin may ask"),
     # The endpoint's doing.
     "connect-failed": Reply(503, "UF", "no connection to the endpoint came about"),

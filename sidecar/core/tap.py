@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
+from sidecar.core.api import Wait
 from sidecar.core.exchange import REQUEST, STREAMING
+from sidecar.core.timers import NEVER
 from sidecar.wire.fields import ResponseHead
 
 if TYPE_CHECKING:
+    from sidecar.core.api import Verdict
     from sidecar.core.exchange import Exchange
 
 Gathered = Callable[["Exchange", bytes, bool], None]
 """Is told what there is of the body, and whether that is all of it."""
+
+WithBody = Callable[["Exchange", bytes, bool], "Verdict"]
 
 
 @final
@@ -70,3 +75,28 @@ def invite(exchange: Exchange) -> None:
     if head.expect and exchange.owed & REQUEST:
         exchange.downstream.inform(ResponseHead(100, b"Continue", 11, b"", {}))
         head.expect = False
+
+
+def with_body(exchange: Exchange, limit: int, ask: WithBody) -> Verdict:
+    """Return what `ask` says, with the body of a request that waits until it is whole or too long.
+
+    A caller that stops sending it is answered when the listener's idle timeout is over.
+    """
+    found: list[Verdict] = []
+    is_waiting = False
+
+    def gathered(exchange: Exchange, body: bytes, whole: bool) -> None:
+        verdict = ask(exchange, body, whole)
+        if is_waiting:
+            exchange.then = None
+            exchange.go_on(verdict)
+        else:
+            found.append(verdict)
+
+    invite(exchange)
+    gather(exchange, limit, gathered)
+    if found:
+        return found[0]
+    is_waiting = True
+    idle = exchange.listener.stream_idle_timeout or NEVER
+    return Wait(idle, lambda exchange: "stream-idle")

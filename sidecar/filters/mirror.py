@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from sidecar.wire.fields import RequestHead
 
 _REPLACED: Final = frozenset({b"host", b"content-length", b"expect"})
-_IDENTITY: Final = b"x-forwarded-client-cert"
 
 SKIPPED: Final = "sidecar_mirror_skipped_total"
 
@@ -99,8 +98,6 @@ def _copy(exchange: Exchange, suffix: bytes) -> RequestHead:
         head.method, head.target, _host(head.authority, suffix), pairs, 0, head.version
     )
     copy.spelling = head.spelled()
-    # What it says is ours: it was taken out where the caller had said it.
-    copy.found.pop(_IDENTITY, None)
     return copy
 
 

@@ -8,6 +8,7 @@ from sidecar.model.action import Cors, HeaderEdit, Redirect, Respond, Rewrite
 from sidecar.model.authorization import AuthorizationRule
 from sidecar.model.balancing import HashPolicy
 from sidecar.model.base import Duration, Model, Size
+from sidecar.model.external_authorization import ExternalAuthorization
 from sidecar.model.fault import Fault
 from sidecar.model.jwt import Jwt
 from sidecar.model.match import RouteMatch
@@ -74,6 +75,9 @@ class Route(Model, frozen=True, kw_only=True):
 
     authorization: tuple[AuthorizationRule, ...] = ()
     """Who may do what here, besides what the listener's rules say."""
+
+    external_authorization: ExternalAuthorization | None = None
+    """A service that is asked about requests here, in place of the listener's."""
 
     rate_limits: tuple[RateLimit, ...] = ()
     """How many requests are taken; all must have room."""

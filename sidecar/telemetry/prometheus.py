@@ -41,6 +41,7 @@ _HELP: Final = {
     "sidecar_endpoint_healthy": "0 if the endpoint fails a health check.",
     "sidecar_authorization_denied_total": "What a rule has refused, by rule and caller.",
     "sidecar_authorization_shadow_total": "What shadow rules would have decided otherwise.",
+    "sidecar_ext_authz_total": "Requests that an authorization service was asked about, by what came of it.",
     "sidecar_mirror_skipped_total": "Requests that a mirror has not copied, by reason.",
     "sidecar_rate_limit_shadow_total": "Requests that a shadow rule would have refused, by rule.",
     "sidecar_filter_calls_total": "Calls of filters in Python, by filter and hook.",
