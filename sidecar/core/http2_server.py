@@ -10,7 +10,7 @@ from sidecar.core.replies import Reply, own_fields, reply_for
 from sidecar.core.timers import Timer
 from sidecar.errors import DownstreamError
 from sidecar.wire.fields import SPELLING
-from sidecar.wire.http2_fields import status_field
+from sidecar.wire.http2_fields import STATUS_FIELDS
 from sidecar.wire.http2_frames import (
     ALPN_SIDECAR,
     CANCEL,
@@ -341,7 +341,7 @@ class Http2Side:
             names = head.spelled()
             if names:
                 pairs = [*pairs, (SPELLING, names)]
-        link.send_headers(stream, [status_field(status), *pairs], end=end and not body)
+        link.send_headers(stream, [STATUS_FIELDS[status], *pairs], end=end and not body)
         if body and link.send_data(stream, body, end=end) and self.exchange is not None:
             self.exchange.downstream_full()
         if head.status == 101 and self.ahead is not None and self.exchange is not None:
@@ -351,7 +351,7 @@ class Http2Side:
     def inform(self, head: ResponseHead) -> None:
         """Send an interim response."""
         self.link.send_headers(
-            self.stream, [status_field(head.status), *head.as_pairs()], end=False
+            self.stream, [STATUS_FIELDS[head.status], *head.as_pairs()], end=False
         )
         self.connection.mark()
 
@@ -434,4 +434,4 @@ class Http2Side:
 def _own_list(reply: Reply, text: bytes, fields: Sequence[Field] = ()) -> list[Field]:
     """Return the field list of a response of our own."""
     own = own_fields(reply, text, fields)
-    return [status_field(reply.status), *((name.lower(), value) for name, value in own)]
+    return [STATUS_FIELDS[reply.status], *((name.lower(), value) for name, value in own)]

@@ -16,9 +16,9 @@ from sidecar.wire.fields import (
     parse_length,
 )
 
-PLAIN, FOUND, TAKEN, FORBIDDEN, LOOKALIKE, TE = range(6)
+PLAIN, FOUND, TAKEN, FORBIDDEN, LOOKALIKE, TE, PSEUDO = range(7)
 # PLAIN: forwarded unseen.  FOUND: forwarded and looked at.  TAKEN: looked at, not forwarded as it
-# stands.  FORBIDDEN: makes the message malformed (§8.2.2).  LOOKALIKE: dropped.
+# stands.  FORBIDDEN: makes the message malformed (§8.2.2).  LOOKALIKE: dropped.  PSEUDO: before all others.
 
 _FORBIDDEN: Final = (
     b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade",
@@ -36,7 +36,7 @@ _AUTHORITY: Final = re.compile(
 )
 _STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
 _STATUSES: Final = {b"%d" % status: status for status in range(100, 1000)}
-_STATUS_FIELDS: Final = {status: (b":status", b"%d" % status) for status in range(100, 1000)}
+STATUS_FIELDS: Final = {status: (b":status", b"%d" % status) for status in range(100, 1000)}
 _COMMON: Final = frozenset({b"GET", b"POST", b"PUT", b"DELETE", b"HEAD", b"OPTIONS", b"PATCH"})
 _HTTP: Final = (b":scheme", b"http")
 _HTTPS: Final = (b":scheme", b"https")
@@ -57,8 +57,10 @@ class FieldReader:
         self._requests: Final = _kinds((*REQUEST_NAMES, *names))
         self._requests[b"host"] = TAKEN
         self._requests[b"te"] = TE
+        self._requests.update(dict.fromkeys(_REQUEST_PSEUDO, PSEUDO))
         self._responses: Final = _kinds((*RESPONSE_NAMES, *names))
         self._responses[b"te"] = PLAIN
+        self._responses[b":status"] = PSEUDO
         self._authorities: Final[dict[bytes, bytes]] = {}
 
     def request(self, fields: list[Field], *, end: bool) -> RequestHead:
@@ -70,14 +72,9 @@ class FieldReader:
         Raises:
             DownstreamError: malformed (§8.1.1, §8.3.1), or a CONNECT, which is not served.
         """
-        pseudo: dict[bytes, bytes] = {}
-        for name, value in fields:
-            if name[:1] != b":":
-                break
-            if name in pseudo:
-                raise _malformed(f"{name[:20]!r} twice")
-            pseudo[name] = value
-        regular = fields[len(pseudo) :]
+        found: dict[bytes, bytes] = {}
+        pairs: list[Field] = []
+        pseudo = _sort(self._requests, fields, found, pairs)
         method = pseudo.get(b":method", b"")
         target = pseudo.get(b":path", b"")
         if (
@@ -88,12 +85,10 @@ class FieldReader:
             or _PATH.fullmatch(target) is None
         ):
             method, target = _settle_pseudo(pseudo, method, target)
-        head = RequestHead(method, target, 20, b"", {}, [])
+        head = RequestHead(method, target, 20, b"", found, pairs)
         if b":protocol" in pseudo:
             head.method = b"GET"
             head.upgrade = pseudo[b":protocol"]
-        self._sort(self._requests, head, regular)
-        found = head.found
         authority = pseudo.get(b":authority")
         host = found.pop(b"host", None)
         if authority is None:
@@ -104,7 +99,8 @@ class FieldReader:
         head.authority = known if known is not None else self._authority(authority)
         if host is not None and host.lower() != head.authority:
             raise DownstreamError("bad-host", ":authority names one host and host another")
-        head.spelling = found.pop(SPELLING, b"")
+        if SPELLING in found:
+            head.spelling = found.pop(SPELLING)
         length = found.get(b"content-length")
         if length is None:
             head.length = 0 if end else None
@@ -127,20 +123,22 @@ class FieldReader:
         Raises:
             DownstreamError: malformed (§8.3.2), or 101, which HTTP/2 does not have (§8.6).
         """
-        name, value = fields[0] if fields else (b"", b"")
-        status = _STATUSES.get(value)
-        if name != b":status" or status is None:
+        found: dict[bytes, bytes] = {}
+        pairs: list[Field] = []
+        pseudo = _sort(self._responses, fields, found, pairs)
+        status = _STATUSES.get(pseudo.get(b":status", b""))
+        if status is None:
             raise _malformed("expected one :status first")
         if status == 101:
             raise _malformed("status 101 in HTTP/2")
-        head = ResponseHead(status, b"", 20, b"", {}, [])
-        self._sort(self._responses, head, fields[1:])
-        length = head.found.get(b"content-length")
+        head = ResponseHead(status, b"", 20, b"", found, pairs)
+        length = found.get(b"content-length")
         if length is not None:
             head.length = parse_length(length)
         if method == b"HEAD" or status == 304 or status == 204:
             head.length = 0
-        head.spelling = head.found.pop(SPELLING, b"")
+        if SPELLING in found:
+            head.spelling = found.pop(SPELLING)
         return head
 
     def trailers(self, fields: list[Field]) -> Fields:
@@ -149,31 +147,11 @@ class FieldReader:
         Raises:
             DownstreamError: a pseudo-field, or one that belongs to the connection.
         """
-        trailers = Fields(b"", {}, [])
-        self._sort(self._responses, trailers, fields)
-        return trailers
-
-    def _sort(self, kinds: dict[bytes, int], head: Fields, fields: list[Field]) -> None:
-        """Divide `fields` into what is forwarded and what is looked at."""
-        found = head.found
-        pairs = head.pairs
-        assert pairs is not None
-        for field in fields:
-            name, value = field
-            kind = kinds.get(name)
-            if kind is None:
-                kind = _classify(kinds, name)
-            if kind == PLAIN:
-                pairs.append(field)
-                continue
-            if kind == FORBIDDEN or (kind == TE and value != b"trailers"):
-                raise _malformed(f"{name[:40]!r} in HTTP/2")
-            if kind == LOOKALIKE:
-                continue
-            if kind != TAKEN:
-                pairs.append(field)
-            old = found.get(name)
-            found[name] = value if old is None else old + b", " + value
+        found: dict[bytes, bytes] = {}
+        pairs: list[Field] = []
+        if _sort(self._responses, fields, found, pairs):
+            raise _malformed("a pseudo-field in trailers")
+        return Fields(b"", found, pairs)
 
     def _authority(self, authority: bytes) -> bytes:
         """Return `authority` in lower case, and remember that it is well-formed."""
@@ -183,6 +161,40 @@ class FieldReader:
             self._authorities.clear()
         lower = self._authorities[authority] = authority.lower()
         return lower
+
+
+def _sort(
+    kinds: dict[bytes, int], fields: list[Field], found: dict[bytes, bytes], pairs: list[Field]
+) -> dict[bytes, bytes]:
+    """Divide `fields` into pseudo-fields, which are returned, what is looked at and what goes on.
+
+    Raises:
+        DownstreamError: a field that none may have, or a pseudo-field twice or behind others.
+    """
+    pseudo: dict[bytes, bytes] = {}
+    for field in fields:
+        name, value = field
+        kind = kinds.get(name)
+        if kind is None:
+            kind = _classify(kinds, name)
+        if kind == PLAIN:
+            pairs.append(field)
+            continue
+        if kind == PSEUDO:
+            if name in pseudo or fields[len(pseudo)] is not field:
+                raise _malformed(f"{name[:20]!r} twice, or behind other fields")
+            pseudo[name] = value
+            continue
+        if kind == FORBIDDEN or (kind == TE and value != b"trailers"):
+            raise _malformed(f"{name[:40]!r} in HTTP/2")
+        if kind == LOOKALIKE:
+            continue
+        if kind != TAKEN:
+            pairs.append(field)
+        if name in found:
+            value = found[name] + b", " + value
+        found[name] = value
+    return pseudo
 
 
 def request_fields(head: RequestHead, *, secure: bool) -> list[Field]:
@@ -198,16 +210,8 @@ def request_fields(head: RequestHead, *, secure: bool) -> list[Field]:
     return first
 
 
-def status_field(status: int) -> Field:
-    """Return the `:status` field."""
-    return _STATUS_FIELDS[status]
-
-
 def _settle_pseudo(pseudo: dict[bytes, bytes], method: bytes, target: bytes) -> tuple[bytes, bytes]:
     """Return method and target of a request that is not the usual kind (§8.3.1, RFC 8441 §4)."""
-    unknown = pseudo.keys() - _REQUEST_PSEUDO
-    if unknown:
-        raise _malformed(f"unknown pseudo-field {min(unknown)[:40]!r}")
     if _METHOD.fullmatch(method) is None:
         raise _malformed("no :method, or one that is no token")
     if b":protocol" in pseudo:
@@ -232,7 +236,7 @@ def _kinds(names: Iterable[bytes]) -> dict[bytes, int]:
 def _classify(kinds: dict[bytes, int], name: bytes) -> int:
     """Return the kind of a name that is met for the first time."""
     if name[:1] == b":":
-        raise _malformed(f"pseudo-field {name[:40]!r} is unknown, or after other fields")
+        raise _malformed(f"pseudo-field {name[:40]!r} is unknown here")
     kind = LOOKALIKE if b"_" in name and _LOOKALIKE.fullmatch(name) is not None else PLAIN
     if len(kinds) < _KINDS_KEPT and len(name) <= 64:
         kinds[name] = kind
