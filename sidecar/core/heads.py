@@ -36,8 +36,7 @@ def request_edits(exchange: Exchange) -> None:
         head.remove(b"x-forwarded-client-cert")
     if inbound:
         if caller.identity:
-            value = f"By={engine.identity};Hash={caller.certificate_hash};URI={caller.identity}"
-            extra.append((b"x-forwarded-client-cert", value.encode()))
+            extra.append(caller.forwarded(engine.identity))
         _forwarded(exchange, trusted=trusted)
     request_id = found.get(b"x-request-id")
     if request_id is not None and not (trusted and _REQUEST_ID.fullmatch(request_id)):
@@ -64,7 +63,7 @@ def _forwarded(exchange: Exchange, *, trusted: bool) -> None:
     if b"x-forwarded-for" in found and not trusted:
         head.remove(b"x-forwarded-for")
     if caller.host:
-        host = caller.host.encode()
+        host = caller.host_octets
         old = found.get(b"x-forwarded-for")
         if old is not None:
             head.remove(b"x-forwarded-for")

@@ -18,7 +18,7 @@ from sidecar.wire.http2_frames import (
     REFUSED_STREAM,
     error_name,
 )
-from sidecar.wire.http2_stream import Stream
+from sidecar.wire.http2_stream import CLOSED, Stream
 from sidecar.wire.websocket import accept
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Http2Client(Http2Connection):
 
     __slots__ = (
         "asked", "cluster", "early", "endpoint", "generation", "is_settled", "keepalive",
-        "kind", "leaving", "owner", "secure", "spells", "used",
+        "kind", "leaving", "owner", "pooled", "secure", "spells", "used",
     )  # fmt: skip
 
     where = "http2_client"
@@ -63,6 +63,7 @@ class Http2Client(Http2Connection):
         self.leaving = False  # takes no further requests; closes when it has none left
         self.asked = 0.0  # when the last PING went: anything heard since is a sign of life
         self.keepalive = cluster.http2.keepalive
+        self.pooled = False  # among those that have room
         self.secure = False
         self.spells = False  # the peer is a sidecar that puts names back as they were
         self.used = 0
@@ -115,20 +116,19 @@ class Http2Client(Http2Connection):
 
     def join(self) -> None:
         """Be among those that have room."""
-        idle = self.endpoint.pools[self.kind].idle
-        if self not in idle:
-            idle.append(self)
+        if not self.pooled:
+            self.pooled = True
+            self.endpoint.pools[self.kind].idle.append(self)
 
     def lease(self) -> Http2Attempt:
         """Return one stream, to be begun at once; leave the pool with the last one allowed."""
-        attempt = Http2Attempt(self)
         self.used += 1
-        limit = self.cluster.max_requests_per_connection
-        if 0 < limit <= self.used or self.cluster.proxy_protocol != "off":
+        cluster = self.cluster
+        if 0 < cluster.max_requests_per_connection <= self.used or cluster.proxy_protocol != "off":
             self.leaving = True
-        if self.leaving or self.room <= 1:
+        if self.leaving or self.link.room - len(self.early) <= 1:
             self._leave()
-        return attempt
+        return Http2Attempt(self)
 
     def retire(self) -> None:
         """Take no further requests, and close when those under way are finished."""
@@ -280,7 +280,7 @@ class Http2Client(Http2Connection):
 
     def watch(self) -> None:
         """A request is under way: look for a sign of life, from the first of them on."""
-        if self.keepalive and len(self.link.streams) == 1:
+        if len(self.link.streams) == 1:
             self.arm(self.keepalive)
 
     def _arm_idle(self) -> None:
@@ -289,14 +289,17 @@ class Http2Client(Http2Connection):
     def stream_over(self) -> None:
         """An attempt is over."""
         self._room_made()
-        self.mark()
+        if self.link.out and not self.dirty:
+            self.mark()
 
     def _room_made(self) -> None:
         if self.leaving:
             self._maybe_done()
             return
-        if self.is_unused:
+        if not self.link.streams and not self.early:
             self._arm_idle()
+        if self.pooled and not self.cluster.state.pending:
+            return  # nobody waits: it is where it would be put
         if self.room > 0:
             pool.free(self.cluster, self.endpoint.pools[self.kind], self)
 
@@ -309,9 +312,9 @@ class Http2Client(Http2Connection):
             exchange.upstream_lost(UpstreamError("internal-error", "", sent=True))
 
     def _leave(self) -> None:
-        idle = self.endpoint.pools[self.kind].idle
-        if self in idle:
-            idle.remove(self)
+        if self.pooled:
+            self.pooled = False
+            self.endpoint.pools[self.kind].idle.remove(self)
 
     def _maybe_done(self) -> None:
         if self.leaving and self.is_open and self.is_unused:
@@ -380,11 +383,10 @@ class Http2Attempt:
         endpoint = connection.endpoint
         if not head.authority and endpoint.host:  # HTTP/1.0 may say none; HTTP/2 had better
             fields.append((b":authority", endpoint.address.encode()))
-        pairs = head.as_pairs()
         if head.pairs is None:
-            fields += [p for p in pairs if p[0] != b"host"]
+            fields += [p for p in head.as_pairs() if p[0] != b"host"]
         else:
-            fields += pairs
+            fields += head.pairs
         if exchange.extra:
             fields += exchange.extra
         if connection.spells:
@@ -397,8 +399,10 @@ class Http2Attempt:
             exchange.upstream_full()
         if trailers is not None:
             link.end(stream, trailers.as_pairs())
-        connection.watch()
-        connection.mark()
+        if connection.keepalive:
+            connection.watch()
+        if not connection.dirty:
+            connection.mark()
 
     def write(self, data: bytes) -> None:
         """Send more of the body."""
@@ -491,12 +495,13 @@ class Http2Attempt:
 
     def _end(self, code: int) -> None:
         self.exchange = None
-        early = self.connection.early
-        if self in early:
-            early.remove(self)
-        self.link.reset(self.stream, code)  # if it is still there
-        self.stream.user = None  # a cycle would be left to the collector
-        self.connection.stream_over()
+        connection, stream = self.connection, self.stream
+        if connection.early and self in connection.early:
+            connection.early.remove(self)
+        if stream.state != CLOSED:
+            self.link.reset(stream, code)  # if it was begun
+        stream.user = None  # a cycle would be left to the collector
+        connection.stream_over()
 
     def _fail(self, code: str, detail: str) -> None:
         exchange = self.exchange

@@ -35,7 +35,7 @@ DRAIN_WAIT: Final = 1.0  # seconds for the answer to our PING before the second 
 class Http2Server(Http2Connection):
     """The downstream half of exchanges."""
 
-    __slots__ = ("caller", "drained", "listener", "spells", "timers")
+    __slots__ = ("caller", "drained", "listener", "rested", "spells", "timers")
 
     where = "http2_server"
 
@@ -44,6 +44,7 @@ class Http2Server(Http2Connection):
         self.listener: Final = listener
         self.caller: Final = caller
         self.drained = 0  # 0: no; 1: announced; 2: said
+        self.rested = self.heard  # when the last exchange that has ended last moved
         self.spells = False  # the peer is a sidecar that tells how names were written
         # Of exchanges that are over, for the next: a stopped timer stays in its bucket for as long
         # as it was armed for, which would be thousands for each second of requests.
@@ -106,9 +107,10 @@ class Http2Server(Http2Connection):
         if head.upgrade is not None:
             side.ahead = []
             side.ahead_end = end
+            end = True
         side.exchange = Exchange(self.engine, plan, self.caller, side, head)
         side.waits = True
-        if end or head.upgrade is not None:
+        if end:
             self.begin(side, b"", end=True)
         else:
             self.begun.append(side)
@@ -229,7 +231,12 @@ class Http2Server(Http2Connection):
         elif any(stream.user.exchange for stream in self.link.streams.values()):
             self._rest()
         elif not self.drained:
-            self.drain()  # not at once: a request may be on its way
+            # Not armed anew at the end of every exchange, which would cost each of them.
+            until = self.rested + self.listener.plan.idle_timeout
+            if now < until:
+                self.engine.wheel.arm(self.timer, until)
+            else:
+                self.drain()  # not at once: a request may be on its way
         else:
             # Nobody waits for anything but, at most, a caller that does not read to the end.
             self.shut()
@@ -249,11 +256,10 @@ class Http2Server(Http2Connection):
 
     def finished(self) -> None:
         """An exchange is over."""
-        self.mark()
+        if self.link.out and not self.dirty:
+            self.mark()
         if self.drained:
             self._maybe_done()
-        else:
-            self._rest()
 
     def _rest(self) -> None:
         self.arm(self.listener.plan.idle_timeout)
@@ -390,12 +396,15 @@ class Http2Side:
 
     def closed(self) -> None:
         """Both directions are over; of a request answered early the rest is not wanted (§8.1)."""
-        self.link.dismiss(self.stream)
+        if self.stream.state != CLOSED:
+            self.link.dismiss(self.stream)
         self._part()
 
     def _part(self) -> None:
         """Let go of exchange, timer and stream: a cycle would be left to the collector."""
-        self.exchange = None
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:  # else the connection is lost
+            self.connection.rested = exchange.moved
         if self.stream.state == CLOSED:
             self.stream.user = None
         timer, self.timer = self.timer, _RETIRED  # whatever is still said, it is another's now

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sidecar.core.lifetimes import Lifetimes
     from sidecar.core.plan import ListenerPlan
     from sidecar.core.quota import Desk
+    from sidecar.wire.fields import Field
 
 Background = Callable[
     [Coroutine[Any, Any, Any], Callable[[Any, BaseException | None], None]], Callable[[], object]
@@ -117,6 +118,8 @@ class Caller:
     """The downstream end of one connection; `identity` is empty when no certificate was shown."""
 
     __slots__ = (
+        "_forwarded",
+        "_named",
         "certificate_hash",
         "host",
         "identity",
@@ -134,6 +137,26 @@ class Caller:
         self.certificate_hash = ""
         self.secure = False
         self.server_name = ""  # of its TLS hello, in lower case, where somebody asks for it
+        # Made once a connection, not once a request: the last of each, and what of.
+        self._forwarded: tuple[str, Field] | None = None
+        self._named: tuple[str, bytes] = ("", b"")
+
+    @property
+    def host_octets(self) -> bytes:
+        """`host` as it stands in a field."""
+        known, octets = self._named
+        if known != self.host:
+            octets = self.host.encode()
+            self._named = self.host, octets
+        return octets
+
+    def forwarded(self, by: str) -> Field:
+        """Return the `x-forwarded-client-cert` that the workload `by` passes on (XFCC)."""
+        known = self._forwarded
+        if known is None or known[0] != by:
+            text = f"By={by};Hash={self.certificate_hash};URI={self.identity}"
+            known = self._forwarded = by, (b"x-forwarded-client-cert", text.encode())
+        return known[1]
 
     @property
     def address(self) -> str:

@@ -25,6 +25,7 @@ from sidecar.wire.http2_frames import (
     FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     HEADER,
+    HEADERS,
     LARGEST_STREAM,
     LARGEST_WINDOW,
     PADDED,
@@ -43,6 +44,7 @@ from sidecar.wire.http2_incoming import Incoming
 from sidecar.wire.http2_outgoing import CONNECTION_WINDOW, MAX_STREAMS, STREAM_WINDOW
 from sidecar.wire.http2_stream import REMOTE_DONE, BrokenError, Events, Stream
 
+_ALONE: Final = END_HEADERS | PADDED | PRIORITIZED
 MAX_CONTINUATIONS: Final = 64  # frames of one header block (the 2024 flood)
 
 
@@ -155,7 +157,9 @@ class Link(Incoming):
             number &= LARGEST_STREAM
             if self._block_stream and (kind != CONTINUATION or number != self._block_stream):
                 raise BrokenError(PROTOCOL_ERROR, "a header block is interrupted")
-            if kind < 10:
+            if kind == HEADERS and flags & _ALONE == END_HEADERS:  # nearly every one
+                self._block_whole(flags, number, data[at + 9 : end])
+            elif kind < 10:
                 handlers[kind](flags, number, data[at + 9 : end])
             else:
                 self._control.draw("unknown frames")  # and ignored (§4.1)
@@ -236,6 +240,12 @@ class Link(Incoming):
         if stream.state & REMOTE_DONE:
             self._late(number, stream, "HEADERS")
             return
+        if (
+            self._client and not end and stream.expected < 0
+            and not decoder.malformed and not decoder.too_large
+        ):  # fmt: skip
+            self._events.headers(stream, fields, end=False)  # what `_more` does nearly always
+            return
         self._more(stream, fields, decoder.malformed, too_large=decoder.too_large, end=end)
 
     def _block_opens(self, number: int, block: bytes, *, end: bool) -> None:
@@ -253,6 +263,13 @@ class Link(Incoming):
         fields = decoder.decode(block)
         if number > self._refuse_over:
             return  # after our GOAWAY: the peer knows that nobody looks at it
+        if not decoder.malformed and not decoder.too_large and len(self.streams) < self.max_streams:
+            stream = Stream(number, self.stream_window, self._initial_send)
+            if end:
+                stream.state = REMOTE_DONE
+            self.streams[number] = stream
+            self._events.opened(stream, fields, end=end)  # what `_admit` does nearly always
+            return
         self._admit(number, fields, decoder.malformed, too_large=decoder.too_large, end=end)
 
     def _on_priority(self, flags: int, number: int, payload: bytes) -> None:

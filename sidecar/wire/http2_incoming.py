@@ -68,7 +68,12 @@ class Incoming(Outgoing):
             stream.received += len(data)
         elif not end:
             self._control.draw("empty DATA frames")
-        if stream.expected >= 0 and not self._fits(stream, end=end):
+        expected = stream.expected
+        if (
+            expected >= 0
+            and (end or stream.received > expected)
+            and not self._fits(stream, end=end)
+        ):
             return
         if end:
             self._remote_done(stream)
@@ -115,7 +120,7 @@ class Incoming(Outgoing):
             if value > 1 or (value and self._client):
                 raise BrokenError(PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")
         elif key == MAX_CONCURRENT_STREAMS:
-            self.peer_max_streams = value
+            self._most = min(value, self.max_streams)
         elif key == INITIAL_WINDOW_SIZE:
             if value > LARGEST_WINDOW:
                 raise BrokenError(FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE of {value}")

@@ -71,6 +71,7 @@ class Outgoing:
         "_frame_limit",
         "_initial_send",
         "_last",
+        "_most",
         "_next",
         "_ours",
         "_owed",
@@ -86,7 +87,6 @@ class Outgoing:
         "connect_protocol",
         "max_streams",
         "out",
-        "peer_max_streams",
         "stream_window",
         "streams",
     )
@@ -111,7 +111,7 @@ class Outgoing:
         self.out: Final[list[bytes | memoryview]] = []
         self.blocked = False  # the transport takes no more for now
         self.closed = False
-        self.peer_max_streams = MAX_STREAMS  # until its SETTINGS say otherwise
+        self._most = min(MAX_STREAMS, max_streams)  # that we may have open, by the peer's SETTINGS
         self.connect_protocol = False  # the peer takes extended CONNECT (RFC 8441)
         self._frame_limit = DEFAULT_FRAME
         self._initial_send = DEFAULT_WINDOW
@@ -148,8 +148,7 @@ class Outgoing:
         """How many more streams we may open now."""
         if self._next > LARGEST_STREAM - 2:
             return 0
-        limit: int = min(self.peer_max_streams, self.max_streams)
-        return limit - len(self.streams)
+        return self._most - len(self.streams)
 
     def send_headers(self, stream: Stream, fields: Iterable[Field], *, end: bool) -> None:
         """Send a head, or, after the body, trailers (`end`); they wait for DATA that waits."""
@@ -169,9 +168,7 @@ class Outgoing:
         flags = END_HEADERS | END_STREAM if end else END_HEADERS
         limit = self._frame_limit
         if size <= limit:
-            self.out.extend(
-                (pack_header(size >> 16, size & 0xFFFF, HEADERS, flags, stream.id), block)
-            )
+            self.out += pack_header(size >> 16, size & 0xFFFF, HEADERS, flags, stream.id), block
         else:
             first = frame(HEADERS, flags & END_STREAM, stream.id, block[:limit])
             self.out.append(first)
@@ -204,7 +201,7 @@ class Outgoing:
         """Write one frame that windows allow."""
         size = len(data)
         flags = END_STREAM if end else 0
-        self.out.extend((pack_header(size >> 16, size & 0xFFFF, DATA, flags, stream.id), data))
+        self.out += pack_header(size >> 16, size & 0xFFFF, DATA, flags, stream.id), data
         self._count(stream, size)
 
     def _count(self, stream: Stream, size: int) -> None:
