@@ -212,6 +212,22 @@ class RequestHead(Fields):
         self.upgrade: bytes | None = None
         self.expect = False
 
+    def copy(self) -> "RequestHead":
+        """Return one that says the same; each may be edited without the other."""
+        head = RequestHead(
+            self.method, self.target, self.version, self.block, self.found.copy(), self.pairs
+        )
+        if self.pairs is not None:
+            head.pairs = self.pairs.copy()
+        head.spelling = self.spelling
+        head.authority = self.authority
+        head.length = self.length
+        head.chunked = self.chunked
+        head.close = self.close
+        head.upgrade = self.upgrade
+        head.expect = self.expect
+        return head
+
     @property
     def path(self) -> bytes:
         """The target without its query."""
@@ -244,6 +260,20 @@ class ResponseHead(Fields):
         self.chunked = False
         self.close = False
         self.upgrade: bytes | None = None
+
+    def copy(self) -> "ResponseHead":
+        """Return one that says the same; each may be edited without the other."""
+        head = ResponseHead(
+            self.status, self.reason, self.version, self.block, self.found.copy(), self.pairs
+        )
+        if self.pairs is not None:
+            head.pairs = self.pairs.copy()
+        head.spelling = self.spelling
+        head.length = self.length
+        head.chunked = self.chunked
+        head.close = self.close
+        head.upgrade = self.upgrade
+        return head
 
 
 def parse_length(text: bytes) -> int:

@@ -11,7 +11,7 @@ goes on; what cannot be decoded is raised, and ends the connection.
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Final, final
+from typing import Any, Final, final
 
 from sidecar.errors import DownstreamError
 from sidecar.wire import huffman
@@ -74,6 +74,15 @@ def why_malformed(field: Field) -> str:
 
 
 @final
+class Remembered(list[Field]):
+    """The fields of a block that has come before; `made` is what their reader makes of them."""
+
+    __slots__ = ("made",)
+
+    made: Any
+
+
+@final
 class Decoder:
     """Field blocks of one direction of one connection, in order."""
 
@@ -112,7 +121,7 @@ class Decoder:
         self._tainted = False  # a malformed field was put in the table
         self._names: dict[bytes, bytes] = {}  # string with its length -> good name
         self._values: dict[bytes, bytes] = {}  # Huffman string -> value
-        self._heads: dict[bytes, list[Field]] = {}  # block -> good list, as the table stands
+        self._heads: dict[bytes, Remembered] = {}  # block -> good list, as the table stands
         self._seen: set[int] = set()  # hashes of blocks that came once
         self._changed = False  # this block changed the table
 
@@ -330,7 +339,8 @@ class Decoder:
             return
         if len(self._heads) >= _MAX_HEADS:
             self._heads.clear()
-        self._heads[block] = fields
+        head = self._heads[block] = Remembered(fields)
+        head.made = None
 
     def _cut_list(self, fields: list[Field]) -> None:
         """Cut `fields` where it passes the limit of octets."""

@@ -15,6 +15,7 @@ from sidecar.wire.fields import (
     ResponseHead,
     parse_length,
 )
+from sidecar.wire.hpack import Remembered
 
 PLAIN, FOUND, TAKEN, FORBIDDEN, LOOKALIKE, TE, PSEUDO = range(7)
 # PLAIN: forwarded unseen.  FOUND: forwarded and looked at.  TAKEN: looked at, not forwarded as it
@@ -72,6 +73,17 @@ class FieldReader:
         Raises:
             DownstreamError: malformed (§8.1.1, §8.3.1), or a CONNECT, which is not served.
         """
+        if type(fields) is Remembered:
+            made = fields.made
+            if made is not None and made[0] is self and made[1] == end:
+                known: RequestHead = made[2]
+                return known.copy()
+            head = self._request(list(fields), end=end)
+            fields.made = self, end, head.copy()
+            return head
+        return self._request(fields, end=end)
+
+    def _request(self, fields: list[Field], *, end: bool) -> RequestHead:
         found: dict[bytes, bytes] = {}
         pairs: list[Field] = []
         pseudo = _sort(self._requests, fields, found, pairs)
@@ -95,8 +107,8 @@ class FieldReader:
             if host is None:
                 raise DownstreamError("bad-host", "neither :authority nor host")
             authority = host
-        known = self._authorities.get(authority)
-        head.authority = known if known is not None else self._authority(authority)
+        lower = self._authorities.get(authority)
+        head.authority = lower if lower is not None else self._authority(authority)
         if host is not None and host.lower() != head.authority:
             raise DownstreamError("bad-host", ":authority names one host and host another")
         if SPELLING in found:
@@ -123,6 +135,17 @@ class FieldReader:
         Raises:
             DownstreamError: malformed (§8.3.2), or 101, which HTTP/2 does not have (§8.6).
         """
+        if type(fields) is Remembered:
+            made = fields.made
+            if made is not None and made[0] is self and made[1] == method:
+                known: ResponseHead = made[2]
+                return known.copy()
+            head = self._response(list(fields), method)
+            fields.made = self, method, head.copy()
+            return head
+        return self._response(fields, method)
+
+    def _response(self, fields: list[Field], method: bytes) -> ResponseHead:
         found: dict[bytes, bytes] = {}
         pairs: list[Field] = []
         pseudo = _sort(self._responses, fields, found, pairs)
@@ -164,7 +187,7 @@ class FieldReader:
 
 
 def _sort(
-    kinds: dict[bytes, int], fields: list[Field], found: dict[bytes, bytes], pairs: list[Field]
+    kinds: "_Kinds", fields: list[Field], found: dict[bytes, bytes], pairs: list[Field]
 ) -> dict[bytes, bytes]:
     """Divide `fields` into pseudo-fields, which are returned, what is looked at and what goes on.
 
@@ -172,13 +195,12 @@ def _sort(
         DownstreamError: a field that none may have, or a pseudo-field twice or behind others.
     """
     pseudo: dict[bytes, bytes] = {}
+    append = pairs.append
     for field in fields:
         name, value = field
-        kind = kinds.get(name)
-        if kind is None:
-            kind = _classify(kinds, name)
+        kind = kinds[name]
         if kind == PLAIN:
-            pairs.append(field)
+            append(field)
             continue
         if kind == PSEUDO:
             if name in pseudo or fields[len(pseudo)] is not field:
@@ -190,7 +212,7 @@ def _sort(
         if kind == LOOKALIKE:
             continue
         if kind != TAKEN:
-            pairs.append(field)
+            append(field)
         if name in found:
             value = found[name] + b", " + value
         found[name] = value
@@ -226,18 +248,23 @@ def _settle_pseudo(pseudo: dict[bytes, bytes], method: bytes, target: bytes) -> 
     return method, target
 
 
-def _kinds(names: Iterable[bytes]) -> dict[bytes, int]:
-    kinds = dict.fromkeys(names, FOUND)
+def _kinds(names: Iterable[bytes]) -> "_Kinds":
+    kinds = _Kinds(dict.fromkeys(names, FOUND))
     kinds.update(dict.fromkeys(_FORBIDDEN, FORBIDDEN))
     kinds[SPELLING] = TAKEN
     return kinds
 
 
-def _classify(kinds: dict[bytes, int], name: bytes) -> int:
-    """Return the kind of a name that is met for the first time."""
-    if name[:1] == b":":
-        raise _malformed(f"pseudo-field {name[:40]!r} is unknown here")
-    kind = LOOKALIKE if b"_" in name and _LOOKALIKE.fullmatch(name) is not None else PLAIN
-    if len(kinds) < _KINDS_KEPT and len(name) <= 64:
-        kinds[name] = kind
-    return kind
+@final
+class _Kinds(dict[bytes, int]):
+    """Kinds by name; those that are met for the first time are found out."""
+
+    __slots__ = ()
+
+    def __missing__(self, name: bytes) -> int:
+        if name[:1] == b":":
+            raise _malformed(f"pseudo-field {name[:40]!r} is unknown here")
+        kind = LOOKALIKE if b"_" in name and _LOOKALIKE.fullmatch(name) is not None else PLAIN
+        if len(self) < _KINDS_KEPT and len(name) <= 64:
+            self[name] = kind
+        return kind
