@@ -33,7 +33,7 @@ class Counts:
     def tally(self, name: str, labels: Labels) -> Tally:
         """Return the number of these labels; beyond `SERIES`, the one where all are `other`.
 
-        Not the first, which says who counts.
+        Not the first, which says who counts: its values come from the config, never from a caller.
         """
         rows = self._series.get(name)
         if rows is None:

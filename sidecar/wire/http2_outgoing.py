@@ -168,7 +168,8 @@ class Outgoing:
         flags = END_HEADERS | END_STREAM if end else END_HEADERS
         limit = self._frame_limit
         if size <= limit:
-            self.out += pack_header(size >> 16, size & 0xFFFF, HEADERS, flags, stream.id), block
+            head = pack_header(size >> 16, size & 0xFFFF, HEADERS, flags, stream.id)
+            self.out.extend((head, block))
         else:
             first = frame(HEADERS, flags & END_STREAM, stream.id, block[:limit])
             self.out.append(first)
@@ -201,7 +202,7 @@ class Outgoing:
         """Write one frame that windows allow."""
         size = len(data)
         flags = END_STREAM if end else 0
-        self.out += pack_header(size >> 16, size & 0xFFFF, DATA, flags, stream.id), data
+        self.out.extend((pack_header(size >> 16, size & 0xFFFF, DATA, flags, stream.id), data))
         self._count(stream, size)
 
     def _count(self, stream: Stream, size: int) -> None:

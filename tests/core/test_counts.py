@@ -19,7 +19,7 @@ def test_a_number_is_found_again_by_its_labels() -> None:
 def test_what_is_too_many_is_counted_together() -> None:
     counts = Counts()
     for index in range(SERIES + 3):
-        counts.tally("a", (("x", str(index)), ("y", "z"))).value += 1
+        counts.tally("a", (("filter", "f"), ("y", str(index)))).value += 1
     rows = {labels: values for _, labels, values in counts.rows()}
     assert len(rows) == SERIES + 1
-    assert rows[("x", "other"), ("y", "other")] == (3,)
+    assert rows[("filter", "f"), ("y", "other")] == (3,)
