@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[2] / "sidecar"
 ROOMS = (
     "balancers", "core", "filters", "identity", "runtime", "telemetry", "traffic", "wire", "worker",
 )  # fmt: skip
-FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+FILES = sorted(
+    [path for room in ROOMS for path in (ROOT / room).rglob("*.py")] + [ROOT / "filter.py"]
+)
 TABLE = ROOT / "core" / "replies.py"
 # Codes go through variables, tables and default values, so it is not looked at where one is raised:
 # every text of this form is a code, unless it is listed below.
@@ -51,7 +53,7 @@ NO_CODES = {
     "sidecar-key",  # a file in memory
 }
 # What a route was told to answer is no error.
-ASKED_FOR = {"cors-preflight", "direct-response", "redirect"}
+ASKED_FOR = {"cors-preflight", "direct-response", "filter-answered", "redirect"}
 # Where codes go in, so that one without a hyphen is found as well.
 ROADS = {
     "DownstreamError", "UpstreamError", "OverloadError", "IdentityError", "reply_for", "own_reply",
