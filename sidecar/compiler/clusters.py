@@ -73,6 +73,8 @@ class ClusterCompiler:
         state = self._book.cluster(cluster.name)
         endpoints = self._endpoints(cluster, state, path)
         balancer = self._balancer(cluster, state, endpoints, path)
+        for endpoint in endpoints:  # the routes that need it set it up again
+            endpoint.watchers = tuple(w for w in endpoint.watchers if w is not state.hedges)
         guard_cluster(cluster, state, endpoints, path, self._draw, self._errors)
         plan = ClusterPlan(
             cluster.name,

@@ -31,7 +31,7 @@ _HTTP_MATCHES: Final = frozenset(RouteMatch.__struct_fields__) - {"hosts", "sni"
 _PLAIN: Final = Route()
 _HTTP_ACTIONS: Final = (
     "redirect", "respond", "rewrite", "request_headers", "response_headers", "cors",
-    "faults", "rate_limits", "authorization", "jwt", "mirror", "filters",
+    "faults", "hedge", "rate_limits", "authorization", "jwt", "mirror", "filters",
     "stream_idle_timeout", "max_stream_duration", "external_authorization",
 )  # fmt: skip
 APP: Final = "app|"  # begins the names of the clusters that `app` is short for

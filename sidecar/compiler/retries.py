@@ -5,11 +5,14 @@ from typing import Final
 from sidecar.compiler.fields import is_field_name, text_test
 from sidecar.core.api import HttpFilter
 from sidecar.core.grpc import STATUSES
+from sidecar.core.hedge import Hedges, Hedging
+from sidecar.core.plan import ClusterPlan
 from sidecar.core.retry import ResponseTest, RetryPlan
 from sidecar.errors import ConfigError
 from sidecar.filters.attempt_count import AttemptCount
 from sidecar.model.match import StringMatch
 from sidecar.model.retry import RetryPolicy
+from sidecar.model.route import Route
 
 INBOUND_RETRIES: Final = ("connect-failure",)
 """What is tried again on the way to the app: who sent it here tries again as well, and sees more endpoints."""
@@ -68,6 +71,35 @@ def retry_plan(
 def retry_filters(policy: RetryPolicy) -> list[HttpFilter]:
     """Return the filters of `policy`, to be asked after all others."""
     return [AttemptCount()] if policy.attempt_count else []
+
+
+def hedge_filters(
+    route: Route, shares: tuple[tuple[int, ClusterPlan], ...], path: str, errors: list[ConfigError]
+) -> list[HttpFilter]:
+    """Return the filter that sends requests of `route` a second time, to be asked last."""
+    hedge = route.hedge
+    if hedge is None:
+        return []
+    if not shares:
+        errors.append(ConfigError(f"{path}.hedge", "nothing is sent on by this route"))
+        return []
+    if (hedge.delay is None) == (hedge.percentile is None):
+        errors.append(ConfigError(f"{path}.hedge", "expected exactly one of delay and percentile"))
+    if route.retry.attempts < 2:
+        text = "expected 2 or more: the second attempt of a hedge is one of them"
+        errors.append(ConfigError(f"{path}.retry.attempts", text))
+    for index, method in enumerate(hedge.methods):
+        if not method or method != method.upper():
+            text = f"expected capitals, got {method!r}"
+            errors.append(ConfigError(f"{path}.hedge.methods[{index}]", text))
+    clusters = tuple(cluster for _, cluster in shares)
+    for cluster in clusters:
+        hedges = cluster.state.hedges = cluster.state.hedges or Hedges()
+        for endpoint in cluster.endpoints if hedge.percentile is not None else ():
+            if hedges not in endpoint.watchers:
+                endpoint.watchers = (*endpoint.watchers, hedges)
+    methods = frozenset(method.encode() for method in hedge.methods)
+    return [Hedging(clusters, hedge.delay or 0.0, (hedge.percentile or 0.0) / 100, methods)]
 
 
 def _tests(

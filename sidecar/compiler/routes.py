@@ -13,7 +13,7 @@ from sidecar.compiler.fields import conditions
 from sidecar.compiler.hooks import python_filters
 from sidecar.compiler.limits import fault_filter, rate_limit_filter
 from sidecar.compiler.mirrors import mirror_filters
-from sidecar.compiler.retries import INBOUND_RETRIES, retry_filters, retry_plan
+from sidecar.compiler.retries import INBOUND_RETRIES, hedge_filters, retry_filters, retry_plan
 from sidecar.core.api import HttpFilter
 from sidecar.core.plan import ClusterPlan, RoutePlan, RouteTable
 from sidecar.errors import ConfigError
@@ -75,6 +75,7 @@ def compile_routes(
             *own_filter(route, where, context, access.external),
         )
         stops = _filters(route, (scope, name), where, context, policy, shared)
+        stops += hedge_filters(route, shares, where, errors)
         guard = guards[index]
         plan = RoutePlan(
             name,

@@ -111,6 +111,12 @@ class Guard(Watcher):
         if code not in BLAMELESS:
             self._count(now, well=False)
 
+    def outrun(self, exchange: Exchange, now: float) -> None:
+        """Learn that an answer takes longer than this."""
+        if self.gradient is not None:
+            self.gradient.observe(exchange.sent_at, now)
+            self._settle(now)
+
     def _count(self, now: float, *, well: bool) -> None:
         if self._admission is not None:
             self._admission.record(now, well=well)

@@ -53,6 +53,9 @@ class Watcher:
     def failed(self, placed: Exchange | Session, code: str, now: float) -> None:
         """Learn that there was no answer, and why."""
 
+    def outrun(self, exchange: Exchange, now: float) -> None:
+        """Learn that there was no answer yet when another attempt of the same exchange had one."""
+
 
 class Answer(NamedTuple):
     """A local reply that differs from what the table has for `code`."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from sidecar.core.admission import Guard
     from sidecar.core.api import Watcher
+    from sidecar.core.hedge import Hedges
     from sidecar.core.lifetimes import Lifetimes
     from sidecar.core.pool import Lender, Place
 
@@ -125,6 +126,7 @@ class ClusterState:
         "generation",
         "guard",
         "health",
+        "hedges",
         "lifetimes",
         "pending",
         "requests",
@@ -140,6 +142,7 @@ class ClusterState:
         self.retries = 0
         self.room = 1024  # requests under way before `core/admission` is asked
         self.guard: Guard | None = None  # who has a say in that, beside the configured limit
+        self.hedges: Hedges | None = None  # of the routes that send a second attempt here
         self.endpoints: Final[dict[str, Endpoint]] = {}
         self.health: Final[dict[str, bool]] = {}  # what checks found, by address
         # What discovery found last, as the model has it; (): the name has no address.

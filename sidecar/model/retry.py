@@ -1,6 +1,6 @@
 """How often, after what and how soon one exchange is tried again."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -81,3 +81,25 @@ class RetryPolicy(Model, frozen=True, kw_only=True):
 
     attempt_count: bool = False
     """Tell the endpoint which try this is, in `x-envoy-attempt-count` (Envoy: include_request_attempt_count)."""
+
+
+class Hedge(Model, frozen=True, kw_only=True):
+    """A second attempt, at another endpoint, beside one that takes long (Envoy: HedgePolicy; gRPC: hedgingPolicy).
+
+    The first good response goes to the caller, the other attempt is cancelled. 5xx, 429, what `retry.on` lists and bad
+    gRPC statuses are no good ones while the other attempt may have a better. It happens once for a request, if its body is
+    whole and held (`buffer_limit`), if its method is idempotent or `retry.idempotency_key` vouches for it, within
+    `retry.attempts` and the retry budget. Exactly one of `delay` and `percentile` is given.
+    """
+
+    SHORT: ClassVar[str] = "delay"
+
+    delay: Annotated[float, Meta(gt=0, extra={"unit": "duration"})] | None = None
+    """Seconds without a response head after which the second attempt begins."""
+
+    percentile: Annotated[float, Meta(gt=0, lt=100, extra={"unit": "percent"})] | None = None
+    """Or the time that this part of the cluster's answers took in the last 10 to 20 s, as this worker has seen it: with
+    95 %, about one request of twenty is sent twice. Nothing is with fewer than 100 answers in that time."""
+
+    methods: tuple[str, ...] = ()
+    """Further methods whose requests may be processed twice, such as POST for gRPC calls that only read."""

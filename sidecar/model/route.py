@@ -15,7 +15,7 @@ from sidecar.model.match import RouteMatch
 from sidecar.model.mirror import Mirror
 from sidecar.model.python import PythonFilter
 from sidecar.model.quota import RateLimit
-from sidecar.model.retry import RetryPolicy
+from sidecar.model.retry import Hedge, RetryPolicy
 
 
 class WeightedCluster(Model, frozen=True, kw_only=True):
@@ -103,6 +103,9 @@ class Route(Model, frozen=True, kw_only=True):
 
     retry: RetryPolicy = RetryPolicy()
     """When a request is tried again."""
+
+    hedge: Hedge | None = None
+    """When a request is sent a second time although the first attempt may still be answered. None: never."""
 
     buffer_limit: Size = 65536
     """Octets of a request body kept for a retry; a longer body is sent once."""

@@ -298,5 +298,13 @@ def quotas(book: Book) -> Iterator[Row]:
                 yield "sidecar_rate_limit_unasked_total", labels, (count,)
 
 
+def hedges(book: Book) -> Iterator[Row]:
+    """Return the series of second attempts beside slow ones."""
+    for name, state in book.clusters.items():
+        if state.hedges is not None:
+            for result, count in state.hedges.counts.items():
+                yield "sidecar_hedges_total", (("cluster", name), ("result", result)), (count,)
+
+
 _REPORTERS: Final = {INBOUND: "destination", OUTBOUND: "source"}  # Istio's names
 _OTHER: Final[Key] = ("other", "", "other", 0, "", "-")

@@ -35,6 +35,7 @@ _HELP: Final = {
     "sidecar_outlier_ejected_endpoints": "Endpoints that are ejected, added up over workers.",
     "sidecar_concurrency_limit": "Requests that latency allows at once, added up over workers.",
     "sidecar_admission_refused_total": "Requests refused before they were sent, by reason.",
+    "sidecar_hedges_total": "Second attempts beside slow ones: begun, and who answered first.",
     "sidecar_retries_total": "Attempts after the first of an exchange.",
     "sidecar_health_checks_total": "Answers to health checks, by cluster and result.",
     "sidecar_health_endpoints": "Endpoints of clusters that have health checks, by health.",

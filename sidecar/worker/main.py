@@ -52,7 +52,7 @@ from sidecar.runtime.messages import (
 )
 from sidecar.runtime.tasks import background, spawn
 from sidecar.telemetry.access_log import AccessLogSink
-from sidecar.telemetry.metrics import MetricsSink, ejections, guards, quotas
+from sidecar.telemetry.metrics import MetricsSink, ejections, guards, hedges, quotas
 from sidecar.traffic.lease import Ask
 
 REPORT_INTERVAL: Final = 1.0  # seconds between reports of numbers
@@ -311,8 +311,8 @@ class Worker:
         if self._metrics is not None:
             book = self._book
             rows = (
-                *self._metrics.rows(), *ejections(book), *guards(book), *quotas(book),
-                *self._engine.counts.rows(),
+                *self._metrics.rows(), *ejections(book), *guards(book), *hedges(book),
+                *quotas(book), *self._engine.counts.rows(),
             )  # fmt: skip
             samples = [Sample(*row) for row in rows]
         dropped = self._log.dropped if self._log is not None else 0

@@ -9,6 +9,7 @@ from sidecar.core.http1_client import Http1Client
 from sidecar.core.timers import Wheel
 from sidecar.core.types import Engine
 from sidecar.errors import ConfigErrors
+from sidecar.model.action import Respond
 from sidecar.model.admission import AdaptiveConcurrency
 from sidecar.model.balancing import (
     HashCookie,
@@ -31,7 +32,7 @@ from sidecar.model.health import (
 from sidecar.model.identity import ServerCertificate, Workload
 from sidecar.model.listener import InboundListener, OutboundListener
 from sidecar.model.match import RouteMatch, StringMatch
-from sidecar.model.retry import RetryPolicy
+from sidecar.model.retry import Hedge, RetryPolicy
 from sidecar.model.route import Route, WeightedCluster
 from sidecar.model.snapshot import Snapshot
 
@@ -333,6 +334,31 @@ WRONG = {
         routed(Route(cluster=TO, retry=RetryPolicy(on=("reset",), status_codes=(429,)))),
         "outbound[0].routes[0].retry.status_codes",
         "needs retriable-status-codes in `on`",
+    ),
+    "a hedge without a moment": (
+        routed(Route(cluster=TO, hedge=Hedge())),
+        "outbound[0].routes[0].hedge",
+        "expected exactly one of delay and percentile",
+    ),
+    "a hedge with two moments": (
+        routed(Route(cluster=TO, hedge=Hedge(delay=1.0, percentile=95.0))),
+        "outbound[0].routes[0].hedge",
+        "expected exactly one of delay and percentile",
+    ),
+    "a hedge without attempts": (
+        routed(Route(cluster=TO, hedge=Hedge(delay=1.0), retry=RetryPolicy(attempts=1))),
+        "outbound[0].routes[0].retry.attempts",
+        "expected 2 or more: the second attempt of a hedge is one of them",
+    ),
+    "a hedge of what is not sent on": (
+        routed(Route(respond=Respond(status=200), hedge=Hedge(delay=1.0))),
+        "outbound[0].routes[0].hedge",
+        "nothing is sent on by this route",
+    ),
+    "a hedge of a method in small letters": (
+        routed(Route(cluster=TO, hedge=Hedge(delay=1.0, methods=("post",)))),
+        "outbound[0].routes[0].hedge.methods[0]",
+        "expected capitals, got 'post'",
     ),
     "a least limit over the greatest": (
         snapshot(

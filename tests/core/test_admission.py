@@ -244,6 +244,28 @@ def test_who_came_under_the_old_limit_is_held_to_that_one(make: Make) -> None:
     assert caller.take() == OK
 
 
+@pytest.mark.parametrize("cluster", [LATENCY, FAILURES])
+def test_who_was_outrun_has_taken_at_least_so_long(make: Make, cluster: dict[str, Any]) -> None:
+    harness = make(cluster=cluster, endpoints=("10.0.0.1:80", "10.0.0.2:80"), route={"hedge": 0.5})
+    ask(harness, OK, 0.1)
+    for _ in range(10):
+        caller = harness.open(GET)
+        if harness.begun:
+            harness.connect()
+        (first,) = (u for u in harness.upstreams if u.take())
+        harness.advance(1)
+        if harness.begun:
+            harness.connect()
+        (second,) = (u for u in harness.upstreams if u.take() and u is not first)
+        second.send(OK)
+        assert caller.take() == OK
+    room = harness.state().room
+    if cluster is LATENCY:
+        assert room == gradient_of(harness).limit < 50
+    else:
+        assert room == 1024
+
+
 def test_where_nothing_is_configured_nobody_watches_and_nobody_is_asked(make: Make) -> None:
     harness = make(cluster={**LATENCY, **FAILURES})
     harness.swap(limits={"requests": 7})

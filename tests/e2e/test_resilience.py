@@ -166,3 +166,37 @@ def test_a_cluster_that_fails_is_not_asked_for_everything(rig: Rig) -> None:
     assert 'reason="admission-denied' in wait_for(
         lambda: (text := rig.sidecars[0].log.read_text()) and "admission" in text and text
     )
+
+
+@pytest.mark.parametrize("hedge", ["50ms", "{percentile: 90}"])
+def test_a_slow_endpoint_is_overtaken_and_hears_that_nobody_waits(rig: Rig, hedge: str) -> None:
+    pause = threading.Event()
+    slow = threading.Event()
+    ends: list[bytes] = []
+
+    def sometimes_slow(connection: socket.socket, number: int) -> None:
+        data = b""
+        while True:
+            _, data = read_head(connection, data)
+            if slow.is_set():
+                connection.settimeout(10)
+                ends.append(connection.recv(1))  # empty: the sidecar has closed
+                return
+            pause.wait(0.01)
+            connection.sendall(answered(b"slow"))
+
+    app = rig.app(lambda head: answered(b""))
+    app.upstream.close()
+    app.upstream = Upstream(sometimes_slow)
+    app.address = f"127.0.0.1:{app.upstream.port}"
+    rig.app(lambda head: answered(b"quick"))
+    port = rig.start(", balancer: round_robin", f", hedge: {hedge}")
+    assert {ask(port)[0] for _ in range(110)} == {200}
+    slow.set()
+    began = time.monotonic()
+    assert [ask(port) for _ in range(10)] == [(200, b"quick")] * 10
+    assert time.monotonic() - began < 9  # the slow one would have taken 10 s each time
+    wait_for(lambda: len(ends) >= 5 and set(ends) == {b""})
+    metrics = rig.sidecars[0].get("/metrics")[1]
+    (won,) = re.findall(r'sidecar_hedges_total{cluster="app",result="won"} ([0-9.]+)', metrics)
+    assert 5 <= len(ends) <= float(won)
