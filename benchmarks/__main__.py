@@ -55,7 +55,7 @@ def main() -> int:
     found = peers(options.peers, python.python)
     before = os.getloadavg()
     rows = measured(cases, options, found)
-    report = {
+    report: dict[str, Any] = {
         "environment": environment(found, options, before, python),
         "results": rows,
         "ratios": ratios(rows),

@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import time
+from functools import cache
 from typing import Final
 
 from hpack.huffman import HuffmanEncoder
@@ -113,8 +114,9 @@ def literals(number: int, chance: random.Random, *, huffman: bool) -> Part:
     return made[0], b"".join(made[1:])
 
 
+@cache
 def tails(*, huffman: bool) -> list[Part]:
-    """Return the differing parts of all heads, the same in every run."""
+    """Return the differing parts of all heads, the same in every run; made once."""
     chance = random.Random(7541)  # noqa: S311 - no secret
     return [literals(number, chance, huffman=huffman) for number in range(HEADS)]
 

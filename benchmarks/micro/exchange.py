@@ -115,7 +115,15 @@ class Wire:
 class Stand:
     """One listener, one cluster of one endpoint, and the loop's ready queue."""
 
-    def __init__(self, *, upstream: str, full: bool = False, **listener: Any) -> None:
+    def __init__(
+        self,
+        *,
+        upstream: str,
+        full: bool = False,
+        cluster: dict[str, Any] | None = None,
+        log_format: str = "text",
+        **listener: Any,
+    ) -> None:
         self.ready: list[Callable[[], None]] = []
         self.upstreams: list[Wire] = []
         self.engine = Engine(
@@ -131,14 +139,21 @@ class Stand:
                     **listener,
                 }
             ],
-            "clusters": [{"name": "app", "endpoints": ["10.0.0.1:80"], "protocol": upstream}],
+            "clusters": [
+                {
+                    "name": "app",
+                    "endpoints": ["10.0.0.1:80"],
+                    "protocol": upstream,
+                    **(cluster or {}),
+                }
+            ],
         }
         plan = compile_snapshot(decode(config, Snapshot), None, Book(), self._dial)
         self.engine.identity = plan.identity
         lines: list[bytes] = []
         sinks: list[Any] = [MetricsSink("web", plan.identity, 2000)]
         if full:
-            sinks.append(AccessLogSink(lambda line: lines.clear(), "text"))
+            sinks.append(AccessLogSink(lambda line: lines.clear(), log_format))
         self.engine.sinks = tuple(sinks)
         (found,) = plan.listeners.values()
         self.listener = ListenerState(self.engine, found)
@@ -254,7 +269,7 @@ class Answering:
     """What an endpoint of HTTP/2 sends: 200, five fields (a date that changes is among gRPC's not)."""
 
     def __init__(self, *, grpc: bool = False) -> None:
-        fields = ANSWER_FIELDS
+        fields: tuple[tuple[bytes, bytes, int], ...] = ANSWER_FIELDS
         if grpc:
             fields = ((b"content-type", b"application/grpc", 31), (b"server", b"grpc", 54))
         self._first = b"\x88" + b"".join(
