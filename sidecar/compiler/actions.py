@@ -13,11 +13,10 @@ from sidecar.filters import cors, header_edit, redirect, respond, rewrite
 from sidecar.model import action
 from sidecar.model.match import RouteMatch
 from sidecar.model.route import Route
-from sidecar.wire.fields import HOP_BY_HOP
+from sidecar.wire.edits import FRAMING
 
 Target = Callable[[bytes], bytes]
 
-FRAMING: Final = HOP_BY_HOP | {b"content-length", b"expect", b"host", b"trailer"}
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.1
 _VALUE: Final = re.compile(

@@ -4,7 +4,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from sidecar.compiler.actions import FRAMING, check_field
+from sidecar.compiler.actions import check_field
 from sidecar.compiler.context import Context
 from sidecar.compiler.fields import text_test
 from sidecar.errors import ConfigError
@@ -19,6 +19,7 @@ from sidecar.filters.external_authorization import (
 from sidecar.model import external_authorization as model
 from sidecar.model.match import StringMatch
 from sidecar.model.route import Route
+from sidecar.wire.edits import FRAMING
 
 PURPOSE: Final = "ext_authz"
 

@@ -6,7 +6,6 @@ from hashlib import sha256
 from typing import Final
 from urllib.parse import unquote_plus
 
-from sidecar.compiler.actions import FRAMING
 from sidecar.compiler.context import Context
 from sidecar.core.credential import lookalikes
 from sidecar.core.fetched import Fetched, Place
@@ -14,6 +13,7 @@ from sidecar.errors import ConfigError
 from sidecar.filters import jwt
 from sidecar.identity.token import Terms
 from sidecar.model.jwt import Jwt, JwtIssuer, RemoteJwks
+from sidecar.wire.edits import FRAMING
 from sidecar.wire.fields import RequestHead
 
 _LOCATION: Final = re.compile(r"(header|query|cookie):([!#$%&'*+.^_`|~0-9A-Za-z-]+)")

@@ -1,31 +1,16 @@
 """Faults and quota of a route, as its filters."""
 
-import re
-from typing import Final
-
 from sidecar.compiler.context import Context
-from sidecar.compiler.fields import conditions
+from sidecar.compiler.rate_service import service_filter
+from sidecar.compiler.rules import part_of, rule_conditions
 from sidecar.compiler.stores import store_named
 from sidecar.core.api import HttpFilter
-from sidecar.core.credential import claim_values, credential_of
-from sidecar.core.limit import Part
-from sidecar.core.plan import Condition
 from sidecar.core.quota import Share
 from sidecar.errors import ConfigError
 from sidecar.filters import fault, local_rate_limit, shared_rate_limit
 from sidecar.model.fault import Fault, FaultAbort, FaultDelay
-from sidecar.model.match import RouteMatch
 from sidecar.model.quota import RateLimit, Shared
 from sidecar.traffic.rate import Buckets, Rate
-
-_HEADER: Final = re.compile(r"header:([!#$%&'*+.^_`|~0-9A-Za-z-]+)")
-_PARTS: Final[dict[str, Part]] = {
-    "peer": lambda exchange: exchange.caller.identity.encode(),
-    "source": lambda exchange: exchange.caller.host.encode(),
-    "path": lambda exchange: exchange.head.path,
-    "method": lambda exchange: exchange.head.method,
-    "host": lambda exchange: exchange.head.authority,
-}
 
 
 def fault_filter(model: Fault, place: tuple[str, str], path: str, context: Context) -> HttpFilter:
@@ -36,7 +21,7 @@ def fault_filter(model: Fault, place: tuple[str, str], path: str, context: Conte
     by_header = model.by_header
     settings = fault.Settings(
         model.name or place[1],
-        _conditions(model.match, f"{path}.match", context),
+        rule_conditions(model.match, f"{path}.match", context),
         None if model.delay is None else _delay(model.delay, f"{path}.delay", errors),
         None if model.abort is None else _abort(model.abort, f"{path}.abort", errors),
         None if by_header is None else fault.ByHeader(by_header.percent / 100, by_header.max_delay),
@@ -52,10 +37,15 @@ def rate_limit_filter(
 ) -> HttpFilter:
     """Return the filter of one rule; `place` tells it from all others."""
     errors, workers = context.errors, context.workers
+    if model.service is not None:
+        return service_filter(model, model.service, place[1], path, context)
+    if not model.requests:
+        errors.append(ConfigError(f"{path}.requests", "expected 1 or more"))
+        return HttpFilter()
     if not model.per:
         errors.append(ConfigError(f"{path}.per", "expected more than 0"))
-    parts = [_part(word, f"{path}.by[{i}]", errors) for i, word in enumerate(model.by)]
-    tests = _conditions(model.match, f"{path}.match", context)
+    parts = [part_of(word, f"{path}.by[{i}]", errors) for i, word in enumerate(model.by)]
+    tests = rule_conditions(model.match, f"{path}.match", context)
     name, burst = model.name or place[1], model.burst or model.requests
     key = ("rate", place, workers, repr(model))
     buckets = context.keep(key, lambda: Buckets(model.max_keys))
@@ -115,14 +105,6 @@ def _part_of(requests: int, per: float, burst: int, workers: int) -> Rate:
     return Rate(requests / workers, per, max(1, burst // workers))
 
 
-def _conditions(match: RouteMatch, path: str, context: Context) -> tuple[Condition, ...]:
-    for kind in ("hosts", "sni"):
-        if getattr(match, kind):
-            detail = "is looked at by the route's match only"
-            context.errors.append(ConfigError(f"{path}.{kind}", detail))
-    return conditions(match, path, context.errors, context.draw)
-
-
 def _delay(model: FaultDelay, path: str, errors: list[ConfigError]) -> fault.Delay:
     if (model.fixed is None) == (model.mean is None):
         errors.append(ConfigError(path, "expected exactly one of fixed and mean"))
@@ -139,19 +121,3 @@ def _abort(model: FaultAbort, path: str, errors: list[ConfigError]) -> fault.Abo
     grpc_status = -1 if model.grpc_status is None else model.grpc_status
     answer = fault.aborted(model.status, grpc_status, cut=model.reset)
     return fault.Abort(model.percent / 100, answer)
-
-
-def _part(word: str, path: str, errors: list[ConfigError]) -> Part:
-    header = _HEADER.fullmatch(word)
-    if header is not None:
-        name = header[1].lower().encode()
-        return lambda exchange: exchange.head.get(name) or b""
-    if word.startswith("claim:"):
-        claim = word.removeprefix("claim:")
-        return lambda exchange: b",".join(claim_values(credential_of(exchange).claims, claim))
-    part = _PARTS.get(word)
-    if part is None:
-        expected = ", ".join([*_PARTS, "header:NAME", "claim:NAME"])
-        errors.append(ConfigError(path, f"expected one of {expected}; got {word!r}"))
-        return lambda exchange: b""
-    return part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, final
@@ -13,8 +12,8 @@ from sidecar.core.tap import with_body
 from sidecar.core.unary import unary_head, unary_result
 from sidecar.plugin import Plugin
 from sidecar.wire import ext_authz
+from sidecar.wire.edits import FRAMING, settable
 from sidecar.wire.ext_authz import ADD, ADD_IF_ABSENT, SET, SET_IF_PRESENT, Edit
-from sidecar.wire.fields import HOP_BY_HOP
 from sidecar.wire.grpc import pack
 from sidecar.wire.protobuf import MalformedError
 
@@ -29,7 +28,6 @@ COUNTER: Final = "sidecar_ext_authz_total"
 
 ALLOWED, DENIED, FAILED = range(3)
 
-_FRAMING: Final = HOP_BY_HOP | {b"content-length", b"expect", b"host", b"trailer"}
 _IDS: Final = frozenset({b"x-request-id", b"traceparent"})  # sent in any case
 _PARTIAL: Final = b"x-envoy-auth-partial-body"
 _TOLD: Final = frozenset(
@@ -38,8 +36,6 @@ _TOLD: Final = frozenset(
         b"www-authenticate",
     }
 )  # fmt: skip
-_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.1
-_VALUE: Final = re.compile(rb"(?:[!-~\x80-\xff](?:[ \t!-~\x80-\xff]*[!-~\x80-\xff])?)?")
 
 
 class Opinion(NamedTuple):
@@ -199,7 +195,7 @@ class HttpService:
     ) -> tuple[RequestHead, bytes]:
         """Return its head, with the fields that are allowed."""
         asked, told = exchange.head, self._told
-        replaced = {name for name, _ in self._added} | _FRAMING | _IDS
+        replaced = {name for name, _ in self._added} | FRAMING | _IDS
         fields = [
             (name, value)
             for name, value in (*asked.as_pairs(), *exchange.extra)
@@ -224,7 +220,7 @@ class HttpService:
         status = result.head.status
         if status >= 500:
             return Opinion(FAILED, f"status {status}")
-        fields = [field for field in result.head.as_pairs() if field[0] not in _FRAMING]
+        fields = [field for field in result.head.as_pairs() if field[0] not in FRAMING]
         if status != 200:
             client = self._client
             told = [field for field in fields if field[0] in _TOLD or client(field[0])]
@@ -296,7 +292,7 @@ class GrpcService:
         if not verdict.code:
             removed = tuple([name.lower() for name in verdict.removed])
             return Opinion(
-                ALLOWED, "", tuple(n for n in removed if n not in _FRAMING), edits, answers
+                ALLOWED, "", tuple(n for n in removed if n not in FRAMING), edits, answers
             )
         status = verdict.status or 403
         if not 200 <= status <= 599:
@@ -338,14 +334,9 @@ def _checked(edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
     Raises:
         MalformedError: one is no field.
     """
-    found = []
-    for how, name, value in edits:
-        if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
-            raise MalformedError(f"no field: {name[:40]!r}: {value[:40]!r}")
-        lower = name.lower()
-        if lower not in _FRAMING:
-            found.append(Edit(how, lower, value))
-    return tuple(found)
+    return tuple(
+        [Edit(how, *field) for how, *pair in edits for field in settable([(pair[0], pair[1])])]
+    )
 
 
 PLUGIN = Plugin("external_authorization", Settings, ExternalAuthorization)

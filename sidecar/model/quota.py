@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from sidecar.model.base import Count, Duration, Model
+from sidecar.model.base import Count, Duration, Model, Timeout
 from sidecar.model.match import RouteMatch
 
 
@@ -35,6 +35,35 @@ class Shared(Model, frozen=True, kw_only=True):
     """With `local`: how many this sidecar takes by itself in `per` seconds, and at once. 0: `requests` and `burst`."""
 
 
+class RateLimitService(Model, frozen=True, kw_only=True):
+    """A service that keeps rates for whoever asks: Envoy's rate limit protocol, `envoy.service.ratelimit.v3`.
+
+    Every request of the rule waits for its answer. It is told the domain and one descriptor, made of what `by` names: the
+    keys are `peer`, `remote_address` (of `source`), `path`, `method`, `host` and the name of a header in lower case or of a
+    claim; without `by`, `generic_key` with the rule's name. A request that lacks one of these is not asked about and
+    passes, as with Envoy. Fields that the service adds go to the endpoint, or to the caller.
+    """
+
+    cluster: str
+    """Who is asked; it speaks HTTP/2 (`protocol: http2` where there is no TLS)."""
+
+    domain: Annotated[str, Meta(min_length=1)]
+    """Which of the service's configurations holds."""
+
+    authority: str = ""
+    """The host that is named. Empty: the cluster's name."""
+
+    keys: dict[str, str] = {}
+    """Other keys of the descriptor: `{source: ip, "header:x-tenant": tenant}`."""
+
+    timeout: Timeout = 0.02
+    """Seconds that a request waits for an answer; then `on_failure` decides. In steps of 10 ms."""
+
+    on_failure: Literal["open", "closed"] = "open"
+    """While there is no answer in time, or an error. `open`: all are let through. `closed`: all are answered 503 with flag
+    RLSE."""
+
+
 class RateLimit(Model, frozen=True, kw_only=True):
     """A rate that requests of a route must keep; others are answered 429 (flag RL) with `Retry-After`.
 
@@ -45,8 +74,8 @@ class RateLimit(Model, frozen=True, kw_only=True):
     name: str = ""
     """Its name in log, metrics and reply. Empty: the route's name and its place, `checkout#0`."""
 
-    requests: Annotated[int, Meta(ge=1)]
-    """How many in `per` seconds."""
+    requests: Count = 0
+    """How many in `per` seconds; needed unless a `service` says it."""
 
     per: Duration = 1.0
     """Seconds in which they may come."""
@@ -66,6 +95,9 @@ class RateLimit(Model, frozen=True, kw_only=True):
 
     shared: Shared | None = None
     """Keep the rate together with other workers (`shared: {}`) or other sidecars (`shared: {store: NAME}`)."""
+
+    service: RateLimitService | None = None
+    """Or a service that others use too keeps the rate, and says how many; `name`, `by`, `match` and `shadow` hold as well."""
 
     shadow: bool = False
     """Refuse nothing; only count (`sidecar_rate_limit_shadow_total`) and log (`rate_limit_shadow`)."""

@@ -44,6 +44,7 @@ _HELP: Final = {
     "sidecar_authorization_shadow_total": "What shadow rules would have decided otherwise.",
     "sidecar_ext_authz_total": "Requests that an authorization service was asked about, by what came of it.",
     "sidecar_mirror_skipped_total": "Requests that a mirror has not copied, by reason.",
+    "sidecar_rate_limit_service_total": "Requests that a rate limit service was asked about, by what came of it.",
     "sidecar_rate_limit_shadow_total": "Requests that a shadow rule would have refused, by rule.",
     "sidecar_filter_calls_total": "Calls of filters in Python, by filter and hook.",
     "sidecar_filter_seconds_total": "Seconds that filters in Python held up everything else.",
