@@ -10,6 +10,7 @@ from sidecar.compiler.external import external_authorization_filter
 from sidecar.compiler.fields import names
 from sidecar.compiler.hooks import python_filters
 from sidecar.compiler.http2 import http2_plan
+from sidecar.compiler.pacing import gate_of
 from sidecar.compiler.retries import INBOUND_RETRIES, OUTBOUND_RETRIES
 from sidecar.compiler.routes import OUTBOUND_TIMEOUT, compile_routes
 from sidecar.core.plan import INBOUND, OUTBOUND, SIMPLE, ListenerPlan
@@ -205,6 +206,7 @@ def _compile(
     plan.stream_idle_timeout = listener.stream_idle_timeout
     plan.max_connections = listener.max_connections
     plan.max_connection_duration = listener.max_connection_duration
+    plan.gate = gate_of(listener, address, path, context)
     plan.grpc_web = listener.grpc_web
     plan.http2 = http2_plan(listener.http2)
     return plan
@@ -220,6 +222,9 @@ def _check_tcp(routes: tuple[Route, ...], path: str, errors: list[ConfigError]) 
             for name in _HTTP_ACTIONS
             if getattr(route, name) != getattr(_PLAIN, name)
         ]
+        if route.bandwidth_limits:
+            detail = "of a tcp listener are the listener's own"
+            errors.append(ConfigError(f"{where}.bandwidth_limits", detail))
         if any(not policy.source_ip for policy in route.hash_policy):
             errors.append(
                 ConfigError(f"{where}.hash_policy", "a tcp listener has `source_ip` only")

@@ -13,6 +13,7 @@ from sidecar.compiler.fields import conditions
 from sidecar.compiler.hooks import python_filters
 from sidecar.compiler.limits import fault_filter, rate_limit_filter
 from sidecar.compiler.mirrors import mirror_filters
+from sidecar.compiler.pacing import bandwidth_filter
 from sidecar.compiler.retries import INBOUND_RETRIES, hedge_filters, retry_filters, retry_plan
 from sidecar.core.api import HttpFilter
 from sidecar.core.plan import ClusterPlan, RoutePlan, RouteTable
@@ -156,6 +157,9 @@ def _filters(
     for index, limit in enumerate(route.rate_limits):
         at = (scope, f"{name}#{index}")
         found.append(rate_limit_filter(limit, at, f"{path}.rate_limits[{index}]", context))
+    for index, model in enumerate(route.bandwidth_limits):
+        at = (scope, f"{name}#{index}")
+        found.append(bandwidth_filter(model, at, f"{path}.bandwidth_limits[{index}]", context))
     for index, fault in enumerate(route.faults):
         at = (scope, f"{name}#{index}")
         found.append(fault_filter(fault, at, f"{path}.faults[{index}]", context))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sidecar.core.api import Verdict
     from sidecar.core.book import Endpoint
     from sidecar.core.credential import Credential
+    from sidecar.core.meter import Meter
     from sidecar.core.plan import ListenerPlan
     from sidecar.core.sides import Downstream, Upstream
     from sidecar.core.tap import Tap
@@ -159,7 +160,7 @@ class Exchange:
         self.retry_at = NEVER  # when the back-off before the next attempt is over
         self.moved: float = self.started  # when an octet last moved, either way
         self.extra: list[Field] = []  # fields of ours, sent after the caller's
-        self.taps: tuple[Tap, ...] = ()  # filters that have the body as well
+        self.taps: tuple[Tap | Meter, ...] = ()  # filters that have the body as well
         self.fields: dict[str, str] | None = None  # what filters add to the access log
         self.credential: Credential  # set by a filter that has verified one, see there
         self.grpc: Call | None = None

@@ -32,8 +32,9 @@ def own(
     )
 
 
-def own_reply(code: str) -> bytes:
+def own_reply(code: str, detail: str = "") -> bytes:
     """Return a whole response for `code`, for a connection that is closed after it."""
     reply = reply_for(code)
-    text = f"sidecar: {reply.sentence} (code {code}, flag {reply.flag})\n".encode()
+    parts = [f"code {code}", f"flag {reply.flag}", *([detail] if detail else [])]
+    text = f"sidecar: {reply.sentence} ({', '.join(parts)})\n".encode()
     return own(reply, text, keep=False, version=11, bodiless=False)

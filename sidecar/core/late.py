@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core.exchange import REPLYING
+from sidecar.core.meter import Meter
 from sidecar.core.timers import NEVER, Timer
 
 if TYPE_CHECKING:
@@ -234,6 +235,8 @@ class LateSide:
 def late(exchange: Exchange) -> LateSide:
     """Return the late side of `exchange`, put there if there is none yet."""
     side = exchange.downstream
+    if isinstance(side, Meter):
+        side = side.below  # there may be one behind the meter: two would end twice
     if not isinstance(side, LateSide):
         side = exchange.downstream = LateSide(exchange)
     return side

@@ -19,6 +19,7 @@ from sidecar.wire.http2_stream import Http2Link
 
 if TYPE_CHECKING:
     from sidecar.core.affinity import HashKey
+    from sidecar.core.gate import Gate
     from sidecar.core.pool import Place
     from sidecar.core.types import Caller, Engine
     from sidecar.errors import UpstreamError
@@ -328,6 +329,7 @@ class ListenerPlan:
         "allow",
         "detect_timeout",
         "fields",
+        "gate",
         "grpc_web",
         "handshake_timeout",
         "http2",
@@ -360,6 +362,7 @@ class ListenerPlan:
         self.http2 = Http2Plan()
         self.grpc_web = False
         self.network_filters: tuple[NetworkFilter, ...] = ()
+        self.gate: Gate | None = None  # limits of connections and of their octets
         self.sni_routed = False
         self.accept_proxy_protocol = False
         self.mtls = "off"

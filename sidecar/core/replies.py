@@ -107,6 +107,7 @@ REPLIES: Final[dict[str, Reply]] = {
     "direct-response": Reply(200, "", "the route answers by itself"),
     "fault-abort": Reply(503, "FI", "a fault was injected on purpose"),
     "rate-limited": Reply(429, "RL", "too many requests came", grpc_status=8),
+    "connection-limit": Reply(429, "RL", "the caller has too many connections"),
     "rate-limit-unavailable": Reply(503, "RLSE", "whether there is room could not be asked"),
     "filter-answered": Reply(200, "", "a filter written in Python answered"),
     "filter-failed": Reply(500, "LR", "a filter written in Python failed"),

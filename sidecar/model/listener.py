@@ -9,6 +9,7 @@ from sidecar.model.http2 import Http2
 from sidecar.model.identity import ServerCertificate
 from sidecar.model.jwt import Jwt
 from sidecar.model.python import PythonFilter
+from sidecar.model.quota import BandwidthLimit, ConnectionLimit
 from sidecar.model.route import Route
 
 HttpProtocol = Literal["auto", "http", "tcp"]
@@ -62,6 +63,12 @@ class Listener(Model, frozen=True, kw_only=True):
 
     max_connections: Count = 10000
     """Connections accepted at once, per worker; one more is closed at once."""
+
+    connection_limits: tuple[ConnectionLimit, ...] = ()
+    """Connections accepted at once of one caller."""
+
+    bandwidth_limits: tuple[BandwidthLimit, ...] = ()
+    """How fast connections are; all hold."""
 
     max_head_size: Size = 61440
     """Octets of a request or response head; a longer one is refused (431, 502)."""

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from sidecar.model.base import Count, Duration, Model, Timeout
+from sidecar.model.base import Count, Duration, Model, Size, Timeout
 from sidecar.model.match import RouteMatch
 
 
@@ -101,3 +101,47 @@ class RateLimit(Model, frozen=True, kw_only=True):
 
     shadow: bool = False
     """Refuse nothing; only count (`sidecar_rate_limit_shadow_total`) and log (`rate_limit_shadow`)."""
+
+
+class BandwidthLimit(Model, frozen=True, kw_only=True):
+    """Octets a second; what is faster is held up, never refused.
+
+    On a listener, of connections: all their octets but those of TLS count. On a route, of bodies. Each worker has its
+    part of the rate, at least 1 KiB a second: with several workers one connection gets no more than that.
+    """
+
+    name: str = ""
+    """What to call it; it is not told to callers, who only find it slow."""
+
+    up: Size = 0
+    """Octets a second that come from callers. 0: as fast as they come."""
+
+    down: Size = 0
+    """Octets a second that go to them. 0: as fast as they read."""
+
+    burst: Size = 0
+    """Octets that may pass at once after a pause, each way. At least, and with 0, a tenth of a second's."""
+
+    by: tuple[Literal["peer", "source"], ...] = ()
+    """Who has a rate of its own, each combination of: `peer` (identity), `source` (address). Empty: all share one."""
+
+    max_keys: Annotated[int, Meta(ge=1, le=1000000)] = 10000
+    """How many combinations are told apart at once, per worker; further ones share one rate."""
+
+
+class ConnectionLimit(Model, frozen=True, kw_only=True):
+    """Connections that one caller may have open to a listener; one more is refused.
+
+    A caller over HTTP/1.1 is answered 429 (flag RL), over HTTP/2 told ENHANCE_YOUR_CALM; others are only cut. Each worker
+    has its part of the number, at least one.
+    """
+
+    name: str = ""
+    """Its name in replies. Empty: what it goes by, `connections by peer`."""
+
+    connections: Annotated[int, Meta(ge=1)]
+    """How many at once."""
+
+    by: tuple[Literal["peer", "source"], ...] = ("source",)
+    """Who is one caller: `peer` (identity), `source` (address), or each combination of both. All without an identity are
+    one peer."""

@@ -14,7 +14,7 @@ from sidecar.model.jwt import Jwt
 from sidecar.model.match import RouteMatch
 from sidecar.model.mirror import Mirror
 from sidecar.model.python import PythonFilter
-from sidecar.model.quota import RateLimit
+from sidecar.model.quota import BandwidthLimit, RateLimit
 from sidecar.model.retry import Hedge, RetryPolicy
 
 
@@ -78,6 +78,9 @@ class Route(Model, frozen=True, kw_only=True):
 
     external_authorization: ExternalAuthorization | None = None
     """A service that is asked about requests here, in place of the listener's."""
+
+    bandwidth_limits: tuple[BandwidthLimit, ...] = ()
+    """How fast bodies are; all hold."""
 
     rate_limits: tuple[RateLimit, ...] = ()
     """How many requests are taken; all must have room."""

@@ -3,11 +3,12 @@
 import asyncio
 from typing import Final, cast, final
 
+from sidecar.core.gate import Gate
 from sidecar.core.http1_reply import own_reply
 from sidecar.core.http1_server import Http1Server
 from sidecar.core.http2_server import Http2Server
 from sidecar.core.lifetimes import Lifetimes
-from sidecar.core.plan import SIMPLE
+from sidecar.core.plan import OUTBOUND, SIMPLE
 from sidecar.core.tcp import Session
 from sidecar.core.timers import Timer
 from sidecar.core.types import Caller, Connection, ListenerState
@@ -17,6 +18,7 @@ from sidecar.identity.tls import ServerTls, asked_name
 from sidecar.runtime.dial import WRITE_HIGH
 from sidecar.runtime.tls import Tls
 from sidecar.wire import proxy_protocol, sniff
+from sidecar.wire.http2_frames import ENHANCE_YOUR_CALM, goaway, settings
 from sidecar.wire.tls_hello import parse_hello
 
 PROXY, SECURE, HANDSHAKE, DETECT, SERVED = range(5)
@@ -28,7 +30,16 @@ PROXY, SECURE, HANDSHAKE, DETECT, SERVED = range(5)
 class Front(asyncio.Protocol):
     """The first protocol of every accepted connection."""
 
-    __slots__ = ("_buffer", "_caller", "_listener", "_raw", "_state", "_timer", "_transport")
+    __slots__ = (
+        "_buffer",
+        "_caller",
+        "_listener",
+        "_raw",
+        "_rule",
+        "_state",
+        "_timer",
+        "_transport",
+    )
 
     def __init__(self, listener: ListenerState) -> None:
         self._listener: Final = listener
@@ -36,6 +47,7 @@ class Front(asyncio.Protocol):
         self._raw: asyncio.Transport | None = None  # the socket's own
         self._transport: asyncio.Transport | None = None  # what to serve on: raw, or TLS over it
         self._buffer = b""
+        self._rule = ""  # of the listener, that allows no further connection of this caller
         self._state = PROXY
         self._timer: Final = Timer(self._due)
 
@@ -181,18 +193,21 @@ class Front(asyncio.Protocol):
     def _detect(self) -> None:
         """Find out the protocol, and hand over."""
         plan = self._listener.plan
+        if plan.gate is not None and self._state != DETECT:
+            self._enter(plan.gate)
         self._state = DETECT
         protocol = plan.protocol
         if protocol != "tcp" and self._caller.secure:
             assert self._transport is not None
             alpn = self._transport.get_extra_info("alpn")
-            if alpn is not None:
+            if alpn is not None and (self._buffer or not self._rule):
                 self._serve_http(is_http2=alpn != "http/1.1")
                 return
         if protocol == "tcp" and not plan.sni_routed:
             self._serve_tcp("")
         elif not self._buffer:
-            self._arm(plan.idle_timeout if protocol == "http" else plan.detect_timeout)
+            is_patient = protocol == "http" and not self._rule
+            self._arm(plan.idle_timeout if is_patient else plan.detect_timeout)
         elif plan.sni_routed:
             self._detect_name()
         else:
@@ -227,9 +242,34 @@ class Front(asyncio.Protocol):
     def _serve_tcp(self, server_name: str) -> None:
         self._serve(Session(self._listener, self._caller, server_name))
 
+    def _enter(self, gate: Gate) -> None:
+        """Ask for one more connection of this caller; who gets none is told so once it can be."""
+        self._rule = gate.refuses(self._caller)
+        if not self._rule:
+            below = self._transport
+            assert below is not None
+            self._transport = gate.enter(self._listener, self._caller, below)
+            self._transport.set_protocol(self)
+            below.set_protocol(self._transport)
+
+    def _turn_away(self, protocol: asyncio.Protocol, transport: asyncio.Transport) -> None:
+        """Tell a caller that has too many connections so, in what it speaks, and close."""
+        self._tell("connection-limit")
+        self._gone()
+        if isinstance(protocol, Http1Server):
+            is_known = self._caller.identity or self._listener.plan.role == OUTBOUND
+            detail = f"limit {self._rule}" if is_known else ""
+            transport.write(own_reply("connection-limit", detail))
+        elif isinstance(protocol, Http2Server):
+            transport.write(settings(()) + goaway(0, ENHANCE_YOUR_CALM, b"connection-limit"))
+        transport.close()
+
     def _serve(self, protocol: asyncio.Protocol) -> None:
         transport = self._transport
         assert transport is not None
+        if self._rule:
+            self._turn_away(protocol, transport)
+            return
         self._gone()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
@@ -263,6 +303,8 @@ class Front(asyncio.Protocol):
         if self._buffer:
             self._serve_http(is_http2=False)
         else:
+            if self._rule:
+                self._tell("connection-limit")
             self._gone()
             assert self._transport is not None
             self._transport.close()
