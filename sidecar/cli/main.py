@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from sidecar import __version__
-from sidecar.errors import ConfigErrors, SidecarError
+from sidecar.errors import ConfigErrors, OperationError, SidecarError
 
 ADMIN = "127.0.0.1:15000"
 
@@ -186,6 +186,35 @@ def demo(check_it: bool) -> None:
     from sidecar.cli.demo import run_demo  # noqa: PLC0415
 
     sys.exit(run_demo(check=check_it))
+
+
+@main.command("hash-key")
+@click.argument("name")
+@click.option("--password", "is_password", is_flag=True, help="Ask for a password; draw no key.")
+def hash_key(name: str, is_password: bool) -> None:
+    """Print the line of a new API key, or of a password, for the file of `api_keys` or `basic_auth`.
+
+    A key is drawn and shown once, on standard error; only the line with its hash is to be kept. A
+    password is asked for, or read from standard input if that is no terminal.
+    """
+    from sidecar.identity import hashed  # noqa: PLC0415
+
+    if not hashed.is_name(name):
+        raise OperationError("bad-name", f"expected letters, digits and ._@+-, got {name!r}")
+    if not is_password:
+        key = hashed.new_key()
+        click.echo(f"key of {name}, shown this once: {key}", err=True)
+        click.echo(hashed.key_line(name, key.encode()))
+        return
+    if sys.stdin.isatty():
+        text = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        text = sys.stdin.readline().rstrip("\r\n")
+    password = str(text).encode()
+    if not 0 < len(password) <= hashed.MAX_PASSWORD:
+        detail = f"expected 1 to {hashed.MAX_PASSWORD} octets, got {len(password)}"
+        raise OperationError("bad-password", detail)
+    click.echo(hashed.password_line(name, password))
 
 
 @main.command()

@@ -10,6 +10,7 @@ from sidecar.compiler.authorization import (
     wants_server_names,
 )
 from sidecar.compiler.context import Context
+from sidecar.compiler.credentials import api_keys_filter, basic_auth_filter
 from sidecar.compiler.jwt import jwt_filter
 from sidecar.compiler.patterns import PathTest, path_test
 from sidecar.core.api import HttpFilter, NetworkFilter
@@ -36,6 +37,9 @@ class Access:
     """Who is asked after that, on routes that do not say it themselves."""
 
 
+VERIFIED: Final = ("jwt", "api_keys", "basic_auth")
+"""Fields of listeners and routes by which requests show who sends them."""
+
 OPEN: Final = Access(Ground(), ())
 
 
@@ -44,13 +48,20 @@ def access_filters(
 ) -> tuple[HttpFilter, ...]:
     """Return the filters of a listener or route, in the order in which they are asked."""
     found: list[HttpFilter] = []
-    if ground.is_tcp and isinstance(holder, Listener) and holder.jwt is not None:
-        context.errors.append(ConfigError(f"{path}.jwt", "a tcp listener sees no requests"))
+    for kind in VERIFIED:
+        model = getattr(holder, kind)
+        where = f"{path}.{kind}"
+        if model is not None and kind in ground.taken:
+            detail = f"comes too late: the listener's `{kind}` takes it out (set its `forward`)"
+            context.errors.append(ConfigError(where, detail))
+        if model is not None and ground.is_tcp and isinstance(holder, Listener):
+            context.errors.append(ConfigError(where, "a tcp listener sees no requests"))
     if holder.jwt is not None:
-        if ground.takes_tokens:
-            detail = "comes too late: the listener's `jwt` takes the token out (set its `forward`)"
-            context.errors.append(ConfigError(f"{path}.jwt", detail))
         found.append(jwt_filter(holder.jwt, f"{path}.jwt", context))
+    if holder.api_keys is not None:
+        found.append(api_keys_filter(holder.api_keys, f"{path}.api_keys", context))
+    if holder.basic_auth is not None:
+        found.append(basic_auth_filter(holder.basic_auth, f"{path}.basic_auth", context))
     if holder.authorization:
         rules = holder.authorization
         where = f"{path}.authorization"
@@ -60,15 +71,20 @@ def access_filters(
 
 def knows(ground: Ground, holder: Listener | Route) -> Ground:
     """Return `ground` with what `holder` has verified of its requests."""
-    if holder.jwt is None:
-        return ground
-    return replace(ground, has_claims=True, takes_tokens=not holder.jwt.forward)
+    models = {kind: getattr(holder, kind) for kind in VERIFIED}
+    taken = {kind for kind, model in models.items() if model is not None and not model.forward}
+    return replace(
+        ground,
+        has_claims=ground.has_claims or holder.jwt is not None,
+        has_users=ground.has_users or bool(holder.api_keys or holder.basic_auth),
+        taken=ground.taken | taken,
+    )
 
 
 def session_filters(listener: Listener, access: Access) -> list[NetworkFilter]:
     """Return what opaque sessions are asked."""
     found: list[NetworkFilter] = [s for s in access.filters if isinstance(s, NetworkFilter)]
-    checks = listener.jwt is not None or access.external is not None
+    checks = _verifies(listener) or access.external is not None
     if listener.protocol == "auto" and (checks or any(map(has_policy, listener.routes))):
         found.append(requests_only.RequestsOnly(requests_only.Settings()))
     return found
@@ -76,8 +92,12 @@ def session_filters(listener: Listener, access: Access) -> list[NetworkFilter]:
 
 def has_policy(route: Route) -> bool:
     """Say whether it matters for who may do what that a request takes this route and no other."""
-    asks = route.jwt is not None or route.external_authorization is not None
+    asks = _verifies(route) or route.external_authorization is not None
     return asks or bool(route.authorization)
+
+
+def _verifies(holder: Listener | Route) -> bool:
+    return any(getattr(holder, kind) is not None for kind in VERIFIED)
 
 
 def path_guards(routes: tuple[Route, ...], ground: Ground) -> list[HttpFilter | None]:
@@ -122,6 +142,10 @@ def _files(holder: Listener | Route, path: str) -> list[tuple[str, str]]:
                 file = getattr(issuer, kind)
                 if file:
                     found.append((f"{path}.jwt.issuers[{index}].{kind}", file))
+    for kind in ("api_keys", "basic_auth"):
+        model = getattr(holder, kind)
+        if model is not None:
+            found.append((f"{path}.{kind}.file", model.file))
     return found
 
 

@@ -33,7 +33,7 @@ _FIELD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.1
 _LABEL: Final = re.compile(r"[a-zA-Z0-9._-]+")
 _PORT: Final = re.compile(rb":[0-9]*$")
 _OF_IDENTITIES: Final = ("identities", "namespaces", "trust_domains")
-OF_REQUESTS: Final = ("hosts", "methods", "paths", "headers", "claims")
+OF_REQUESTS: Final = ("hosts", "methods", "paths", "headers", "claims", "users")
 """Conditions that opaque sessions cannot have."""
 
 
@@ -53,8 +53,11 @@ class Ground:
     has_claims: bool = False
     """Requests bring tokens."""
 
-    takes_tokens: bool = False
-    """The listener takes them out."""
+    has_users: bool = False
+    """Requests bring API keys or passwords."""
+
+    taken: frozenset[str] = frozenset()
+    """Fields of a listener that take out what they have verified."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +243,12 @@ def _of_request(
         errors.append(ConfigError(f"{path}.claims", "needs `jwt` here or on the listener"))
     for name, text in match.claims.items():
         found.append(_claim(name, text, f"{path}.claims.{name}", errors))
+    if match.users and not ground.has_users and not ground.is_tcp:
+        detail = "needs `api_keys` or `basic_auth` here or on the listener"
+        errors.append(ConfigError(f"{path}.users", detail))
+    if match.users:
+        users = any_text(match.users, f"{path}.users", errors)
+        found.append(lambda exchange, path: users(credential_of(exchange).user.encode() or None))
     return tuple(found)
 
 

@@ -4,27 +4,22 @@ import re
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
-from urllib.parse import unquote_plus
 
 from sidecar.compiler.context import Context
+from sidecar.compiler.locations import header_names, location
 from sidecar.core.credential import lookalikes
 from sidecar.core.fetched import Fetched, Place
 from sidecar.errors import ConfigError
 from sidecar.filters import jwt
 from sidecar.identity.token import Terms
 from sidecar.model.jwt import Jwt, JwtIssuer, RemoteJwks
-from sidecar.wire.edits import FRAMING
-from sidecar.wire.fields import RequestHead
 
-_LOCATION: Final = re.compile(r"(header|query|cookie):([!#$%&'*+.^_`|~0-9A-Za-z-]+)")
-_FIELD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.1
 _URL: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9._-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?)"
     r"(?P<target>(?:[/?][!\"$-~]*)?)"
 )
 _KINDS: Final = ("jwks", "jwks_file", "secret_file")
 MAX_SIZE: Final = 1 << 20  # octets of a JWKS
-_BEARER: Final = re.compile(rb"(?i:bearer)[ ]+(.*)", re.DOTALL)  # RFC 9110 §11.1, RFC 6750 §2.1
 
 
 Read = Callable[[bytes], jwt.Keys]
@@ -53,7 +48,7 @@ def jwt_filter(model: Jwt, path: str, context: Context) -> jwt.Jwt:
         jwt.Settings(
             issuers,
             tuple(
-                location(word, f"{path}.locations[{index}]", errors, is_bearer=True)
+                location(word, f"{path}.locations[{index}]", errors)
                 for index, word in enumerate(model.locations)
             ),
             model.required,
@@ -69,34 +64,6 @@ def jwt_filter(model: Jwt, path: str, context: Context) -> jwt.Jwt:
 def files_of(issuer: JwtIssuer) -> list[str]:
     """Return the files that `issuer` names."""
     return [file for file in (issuer.jwks_file, issuer.secret_file) if file]
-
-
-def location(word: str, path: str, errors: list[ConfigError], *, is_bearer: bool) -> jwt.Location:
-    """Return where `word` says that a token or key stands."""
-    found = _LOCATION.fullmatch(word)
-    if found is None:
-        detail = f"expected header:NAME, query:NAME or cookie:NAME, got {word!r}"
-        errors.append(ConfigError(path, detail))
-        return _header(b"authorization")
-    kind, name = found[1], found[2]
-    if kind == "query":
-        return _query(name)
-    if kind == "cookie":
-        return _cookie(name.encode())
-    low = name.lower().encode()
-    if low in FRAMING:
-        errors.append(ConfigError(path, f"{name} frames the message"))
-    return _bearer() if is_bearer and low == b"authorization" else _header(low)
-
-
-def header_names(names: dict[str, str], path: str, errors: list[ConfigError]) -> list[bytes]:
-    """Return names of fields that we set for the app, in lower case."""
-    errors += [
-        ConfigError(f"{path}.{name}", f"no field of ours can be called {name!r}")
-        for name in names
-        if not _FIELD.fullmatch(name) or name.lower().encode() in FRAMING
-    ]
-    return [name.lower().encode() for name in names]
 
 
 def _issuer(model: JwtIssuer, jwt_model: Jwt, path: str, context: Context) -> jwt.Issuer:
@@ -164,60 +131,3 @@ def _remote(model: RemoteJwks, path: str, context: Context, read: Read) -> Sourc
     target = found["target"] if found["target"].startswith("/") else "/" + found["target"]
     host = found["host"].lower().encode()
     return held, Place(call, target.encode(), host, read, model.refresh)
-
-
-def _bearer() -> jwt.Location:
-    def take(head: RequestHead) -> bytes | None:
-        value = head.get(b"authorization")
-        found = None if value is None else _BEARER.fullmatch(value)
-        return None if found is None else found[1]
-
-    return jwt.Location(take, lambda head: head.remove(b"authorization"))
-
-
-def _header(name: bytes) -> jwt.Location:
-    return jwt.Location(lambda head: head.get(name), lambda head: head.remove(name))
-
-
-def _query(name: str) -> jwt.Location:
-    def is_it(pair: bytes) -> bool:
-        return unquote_plus(pair.partition(b"=")[0].decode("latin-1")) == name
-
-    def take(head: RequestHead) -> bytes | None:
-        for pair in head.target.partition(b"?")[2].split(b"&"):
-            if is_it(pair):
-                return unquote_plus(pair.partition(b"=")[2].decode("latin-1")).encode()
-        return None
-
-    def strip(head: RequestHead) -> None:
-        path, _, query = head.target.partition(b"?")
-        rest = b"&".join([pair for pair in query.split(b"&") if not is_it(pair)])
-        head.target = path + b"?" + rest if rest else path
-
-    return jwt.Location(take, strip)
-
-
-def _cookie(name: bytes) -> jwt.Location:
-    def pairs(head: RequestHead) -> list[bytes]:
-        fields = head.pairs
-        if fields is None:
-            fields = [(b"cookie", head.get(b"cookie") or b"")]
-        # RFC 6265 §4.2.1; HTTP/2 may cut them into several fields.
-        return b";".join([v for n, v in fields if n == b"cookie"]).split(b";")
-
-    def is_it(pair: bytes) -> bool:
-        return pair.partition(b"=")[0].strip() == name
-
-    def take(head: RequestHead) -> bytes | None:
-        for pair in pairs(head):
-            if is_it(pair):
-                return pair.partition(b"=")[2].strip().strip(b'"')
-        return None
-
-    def strip(head: RequestHead) -> None:
-        rest = b"; ".join([pair.strip() for pair in pairs(head) if not is_it(pair)])
-        head.remove(b"cookie")
-        if rest:
-            head.add(b"cookie", rest)
-
-    return jwt.Location(take, strip)

@@ -18,6 +18,7 @@ _PARTS: Final[dict[str, Part]] = {
     "path": lambda exchange: exchange.head.path,
     "method": lambda exchange: exchange.head.method,
     "host": lambda exchange: exchange.head.authority,
+    "user": lambda exchange: credential_of(exchange).user.encode(),
 }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, final
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 if TYPE_CHECKING:
     from sidecar.core.exchange import Exchange
-    from sidecar.wire.fields import Fields
+    from sidecar.wire.fields import Fields, RequestHead
 
 _NONE: Final[Mapping[str, Any]] = {}
 
@@ -24,13 +24,33 @@ class Credential:
         self.user: Final = user  # the name that a key or password was found under
 
 
+USER: Final = "user"
+"""The access log's field for the name that a key or password was found under."""
+
 UNKNOWN: Final = Credential()
+
+
+class Location(NamedTuple):
+    """Where a token or key may stand in a request."""
+
+    take: Callable[[RequestHead], bytes | None]
+    strip: Callable[[RequestHead], None]
 
 
 def credential_of(exchange: Exchange) -> Credential:
     """Return what is proved; the slot is empty where no filter has verified anything."""
     found: Credential = getattr(exchange, "credential", UNKNOWN)
     return found
+
+
+def accept_user(exchange: Exchange, name: str, header: bytes) -> None:
+    """Note that the request has shown to be of `name`, and tell the app in the field `header`."""
+    exchange.credential = Credential(credential_of(exchange).claims, name)
+    exchange.fields = {**(exchange.fields or {}), USER: name}
+    if header:
+        value = name.encode()
+        exchange.extra.append((header, value))
+        exchange.head.found[header] = value  # for who looks at fields after us
 
 
 def claim_values(claims: Mapping[str, Any], name: str) -> list[bytes]:

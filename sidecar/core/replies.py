@@ -85,6 +85,11 @@ REPLIES: Final[dict[str, Reply]] = {
     "jwt-not-yet-valid": Reply(401, "UAEX", "the token is not valid yet", grpc_status=16),
     "jwks-unavailable": Reply(503, "UAEX", "the keys of the token's issuer cannot be fetched"),
     "jwt-audience": Reply(401, "UAEX", "the token is for another audience", grpc_status=16),
+    "key-missing": Reply(401, "UAEX", "the request brings no API key", grpc_status=16),
+    "key-unknown": Reply(401, "UAEX", "the API key is not known", grpc_status=16),
+    "password-missing": Reply(401, "UAEX", "the request brings no password", grpc_status=16),
+    "password-wrong": Reply(401, "UAEX", "name or password is wrong", grpc_status=16),
+    "password-overflow": Reply(503, "OM", "too many passwords wait to be looked at"),
     # Who may do what.
     "access-denied": Reply(403, "RBAC", "this is not allowed"),
     "requests-only": Reply(403, "RBAC", "this port takes HTTP only"),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from sidecar.core.api import Answer, HttpFilter
-from sidecar.core.credential import Credential, claim_values, credential_of, strip
+from sidecar.core.credential import Credential, Location, claim_values, credential_of, strip
 from sidecar.core.fetched import Fetched, Place
 from sidecar.errors import IdentityError
 from sidecar.identity import token
@@ -18,7 +18,7 @@ from sidecar.plugin import Plugin
 if TYPE_CHECKING:
     from sidecar.core.api import Verdict
     from sidecar.core.exchange import Exchange
-    from sidecar.wire.fields import Field, RequestHead
+    from sidecar.wire.fields import Field
 
 SUBJECT: Final = "jwt_sub"
 """The access log's field for whom a token names."""
@@ -34,13 +34,6 @@ _SENTENCES: Final = {
     "jwt-audience": b"the token is for another audience",
 }
 _CONTROL: Final = re.compile(rb"[\x00-\x08\n-\x1f\x7f]")
-
-
-class Location(NamedTuple):
-    """Where a token may stand."""
-
-    take: Callable[[RequestHead], bytes | None]
-    strip: Callable[[RequestHead], None]
 
 
 Keys = tuple[token.Key, ...]

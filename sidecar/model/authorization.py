@@ -67,6 +67,9 @@ class AccessMatch(Model, frozen=True, kw_only=True):
     """Conditions on claims of the verified token, by name, with dots into objects (`realm.tenant`): all must hold. Of a
     list, and of `scope`, one element must; numbers and truth values are compared as JSON writes them."""
 
+    users: tuple[StringMatch, ...] = ()
+    """The name that an API key or a password was found under."""
+
 
 class AuthorizationRule(Model, frozen=True, kw_only=True):
     """One rule. A request that a `deny` rule matches is refused; if there are `allow` rules, one must match it.

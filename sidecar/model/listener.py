@@ -4,6 +4,7 @@ from typing import Literal
 
 from sidecar.model.authorization import AuthorizationRule
 from sidecar.model.base import Address, Count, Duration, Model, Size
+from sidecar.model.credentials import ApiKeys, BasicAuth
 from sidecar.model.external_authorization import ExternalAuthorization
 from sidecar.model.http2 import Http2
 from sidecar.model.identity import ServerCertificate
@@ -94,6 +95,11 @@ class Listener(Model, frozen=True, kw_only=True):
 
     external_authorization: ExternalAuthorization | None = None
     """A service that is asked about every request, on every route that does not say otherwise."""
+    api_keys: ApiKeys | None = None
+    """API keys that every request must bring. Opaque sessions are refused."""
+
+    basic_auth: BasicAuth | None = None
+    """Names and passwords that every request must bring. Opaque sessions are refused."""
 
     ambiguous_paths: Literal["reject", "resolve", "keep"] = "reject"
     """What becomes of a path that programs are known to read in more than one way (`//`, `/../`, `;`, a backslash, `%2F`,

@@ -85,7 +85,8 @@ class RateLimit(Model, frozen=True, kw_only=True):
 
     by: tuple[str, ...] = ()
     """What has a rate of its own, each combination of: `peer` (identity), `source` (address), `path`, `method`,
-    `host`, `header:NAME`, `claim:NAME` (of a verified token). Empty: all requests of the route share one."""
+    `host`, `user` (of a verified key or password), `header:NAME`, `claim:NAME` (of a verified token). Empty: all
+    requests of the route share one."""
 
     match: RouteMatch = RouteMatch()
     """The requests of the route that it looks at; without `hosts`. Empty: all."""

@@ -8,6 +8,7 @@ from sidecar.model.action import Cors, HeaderEdit, Redirect, Respond, Rewrite
 from sidecar.model.authorization import AuthorizationRule
 from sidecar.model.balancing import HashPolicy
 from sidecar.model.base import Duration, Model, Size
+from sidecar.model.credentials import ApiKeys, BasicAuth
 from sidecar.model.external_authorization import ExternalAuthorization
 from sidecar.model.fault import Fault
 from sidecar.model.jwt import Jwt
@@ -72,6 +73,12 @@ class Route(Model, frozen=True, kw_only=True):
 
     jwt: Jwt | None = None
     """Tokens that requests must bring here."""
+
+    api_keys: ApiKeys | None = None
+    """API keys that requests must bring here."""
+
+    basic_auth: BasicAuth | None = None
+    """Names and passwords that requests must bring here."""
 
     authorization: tuple[AuthorizationRule, ...] = ()
     """Who may do what here, besides what the listener's rules say."""

@@ -61,7 +61,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"rate_limits": [{"requests": 1, "match": {"sni": ["a"]}}]}, ".rate_limits[0].match.sni",
      "is looked at by the route's match only"),
     ({"rate_limits": [{"requests": 1, "by": ["path", "header:a b"]}]}, ".rate_limits[0].by[1]",
-     "expected one of peer, source, path, method, host, header:NAME, claim:NAME; got 'header:a b'"),
+     "expected one of peer, source, path, method, host, user, header:NAME, claim:NAME; got 'header:a b'"),
     ({"mirror": ["ap"]}, ".mirror[0].cluster", "no cluster is named 'ap' (did you mean 'app'?)"),
     ({"mirror": [{"cluster": "app", "host_suffix": " b"}]}, ".mirror[0].host_suffix",
      "expected part of a host name, got ' b'"),

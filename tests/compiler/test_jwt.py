@@ -91,7 +91,7 @@ def test_what_is_right(issuer: dict[str, Any]) -> None:
 
 def test_a_route_gets_no_token_that_the_listener_has_taken_out() -> None:
     jwt = {"issuers": [ONE]}
-    detail = "comes too late: the listener's `jwt` takes the token out (set its `forward`)"
+    detail = "comes too late: the listener's `jwt` takes it out (set its `forward`)"
     assert told(route={"jwt": jwt}, listener={"jwt": jwt}) == [(HERE, detail)]
     assert told(route={"jwt": jwt}, listener={"jwt": {**jwt, "forward": True}}) == []
 

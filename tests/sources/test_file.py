@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from sidecar.compiler.snapshot import check
 from sidecar.errors import ConfigError, ConfigErrors
+from sidecar.identity.hashed import key_line, password_line
 from sidecar.issuers.ephemeral import Authority
 from sidecar.model.snapshot import Snapshot
 from sidecar.sources.file import FileSource
@@ -139,6 +140,8 @@ def test_a_device_that_never_ends_is_refused() -> None:
 FILES = {
     "/etc/sidecar/batch-jwks.json": public(rsa()),
     "/etc/sidecar/legacy-secret": b"s" * 32,
+    "/etc/sidecar/api-keys": key_line("batch", b"k").encode(),
+    "/etc/sidecar/passwords": password_line("alice", b"p").encode(),
 }
 
 
