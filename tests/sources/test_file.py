@@ -6,17 +6,14 @@ from typing import Any
 
 import pytest
 from msgspec import inspect
-from msgspec.structs import replace
 
 from sidecar.compiler.snapshot import check
 from sidecar.errors import ConfigError, ConfigErrors
-from sidecar.identity.hashed import key_line, password_line
-from sidecar.issuers.ephemeral import Authority
 from sidecar.model.snapshot import Snapshot
 from sidecar.sources.file import FileSource
 from sidecar.sources.schema import json_schema, structures
 from sidecar.sources.yaml_tree import load
-from tests.tokens import public, rsa
+from tests.full_config import secret_of
 
 ROOT = Path(__file__).parents[2]
 GOOD = """\
@@ -137,19 +134,10 @@ def test_a_device_that_never_ends_is_refused() -> None:
         FileSource("/dev/zero").load()
 
 
-FILES = {
-    "/etc/sidecar/batch-jwks.json": public(rsa()),
-    "/etc/sidecar/legacy-secret": b"s" * 32,
-    "/etc/sidecar/api-keys": key_line("batch", b"k").encode(),
-    "/etc/sidecar/passwords": password_line("alice", b"p").encode(),
-}
-
-
 @pytest.mark.parametrize("name", ["quickstart", "inbound-mtls", "outbound", "full"])
 def test_the_examples_compile(name: str) -> None:
     snapshot = FileSource(str(ROOT / "config" / f"{name}.yaml")).load()
-    secret = Authority("example.org").issue(snapshot.workload.identity)
-    check(snapshot, replace(secret, files=FILES))
+    check(snapshot, secret_of(snapshot))
 
 
 def test_the_full_example_names_every_field() -> None:
