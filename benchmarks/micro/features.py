@@ -7,6 +7,7 @@
 "free when off" has to hold for.
 """
 
+import math
 import random
 import statistics
 import sys
@@ -15,6 +16,9 @@ from typing import Any, Final
 
 from benchmarks.micro.exchange import HTTP1_ANSWER, Stand, http1_request
 from benchmarks.micro.turns import Case, chosen, spent
+from sidecar.core.limit import spell
+from sidecar.core.quota import Desk
+from sidecar.filters.shared_rate_limit import SharedRateLimit
 
 ROUNDS: Final = 60
 EXCHANGES: Final = 300  # a round
@@ -33,6 +37,8 @@ ROUTE: Final[dict[str, dict[str, Any]]] = {
     "retry by status": {"retry": {"on": ["retriable-status-codes"], "status_codes": [503]}},
     "timeout a try": {"retry": {"attempts": 1, "per_try_timeout": "2s"}},
     "rate limit": {"rate_limits": [{"requests": 1000000}]},
+    "rate limit, shared, leased": {"rate_limits": [{"requests": 1000000, "shared": {}}]},
+    "bandwidth of bodies": {"bandwidth_limits": [{"up": "1GiB", "down": "1GiB"}]},
     "rate limit by header": {"rate_limits": [{"requests": 1000000, "by": ["header:x-tenant"]}]},
     "authorization by path": {
         "authorization": [{"action": "deny", "match": {"paths": [{"prefix": "/closed"}]}}]
@@ -58,6 +64,11 @@ CLUSTER: Final[dict[str, dict[str, Any]]] = {
     "admission control": {"admission_control": True},
     "ring hash by header": {"balancer": "ring_hash"},
     "peak ewma": {"balancer": "peak_ewma"},
+}
+# Of a listener.
+LISTENER: Final[dict[str, dict[str, Any]]] = {
+    "connection limit": {"connection_limits": [{"connections": 1000}]},
+    "bandwidth of connections": {"bandwidth_limits": [{"up": "1GiB", "down": "1GiB"}]},
 }
 NOTHING: Final = {"outlier_detection": False}
 ELSEWHERE: Final = {"name": "elsewhere", "match": {"path": "/nowhere"}}
@@ -90,6 +101,16 @@ def asked(stand: Stand, count: int) -> float:
     return spent
 
 
+def leased(stand: Stand) -> None:
+    """Have enough of every shared rate in advance, as a worker has of one that many meet."""
+    stand.engine.desk = Desk(stand.engine, lambda asks: True)
+    for row in stand.listener.plan.routes._any:
+        for stop in row[1].on_request:
+            if isinstance(stop, SharedRateLimit):
+                lease = stop.settings.share.held((), spell, 0.0).lease
+                lease.held, lease.until = 10**9, math.inf
+
+
 def case(routes: list[dict[str, Any]], cluster: dict[str, Any] | None = None, **more: Any) -> Case:
     """Return exchanges through what is configured so; the plan is made once."""
     made: list[Stand] = []
@@ -98,6 +119,7 @@ def case(routes: list[dict[str, Any]], cluster: dict[str, Any] | None = None, **
         if not made:
             options = {**NOTHING, **(cluster or {})}
             made.append(Stand(upstream="http1", cluster=options, routes=routes, **more))
+            leased(made[0])
         return asked(made[0], count)
 
     return run
@@ -111,6 +133,8 @@ def cases() -> dict[str, Case]:
     for name, options in CLUSTER.items():
         hashes = {"hash_policy": [{"header": "x-tenant"}]} if "ring" in name else {}
         found[name] = case([{**PLAIN, **hashes}], options)
+    for name, options in LISTENER.items():
+        found[name] = case([PLAIN], **options)
     found["access log, text"] = case([PLAIN], full=True)
     found["access log, json"] = case([PLAIN], full=True, log_format="json")
     # The other route must be looked at before this traffic's, so it is compared with a plain one.

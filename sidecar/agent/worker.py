@@ -16,6 +16,7 @@ from sidecar.runtime.messages import (
     Drain,
     Drained,
     EndpointStatus,
+    Grants,
     Hello,
     Message,
     Nack,
@@ -25,6 +26,7 @@ from sidecar.runtime.messages import (
     Up,
 )
 from sidecar.runtime.tasks import spawn
+from sidecar.traffic.lease import Granted
 
 LINGER: Final = 1.0  # seconds that a process may outlive its channel
 DUMPING: Final = 0.25  # seconds that a dump of stacks may take
@@ -54,7 +56,9 @@ class Watch:
         """It has taken or refused a push."""
 
     def asked(self, worker: "Worker", asks: Asks) -> None:
-        """It wants some of a quota that is shared."""
+        """It wants some of a quota that is shared; before anybody leads it, nobody can tell."""
+        lost = [Granted(ask.number, None) for ask in asks.asks if ask.number]
+        worker.answer(Grants(tuple(lost)))
 
     def gone(self, worker: "Worker") -> None:
         """Its process has ended; all it ever said has been told."""

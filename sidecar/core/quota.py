@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sidecar.core.types import Engine
 
 PROBE: Final = 0.1  # seconds between two questions to one that is away
+LOST: Final = 5.0  # seconds until a question is asked again: who was to answer has forgotten it
 
 TAKEN, SPENT, AWAY, ASKED = range(4)
 # What a request finds.  TAKEN: there was one for it.  SPENT: there is none.  AWAY: nobody can tell.
@@ -102,7 +103,7 @@ class Share:
 class Held:
     """The lease of one key, and the requests that wait for more."""
 
-    __slots__ = ("is_asked", "key", "lease", "share", "waiters", "wanted")
+    __slots__ = ("asked_at", "is_asked", "key", "lease", "number", "share", "waiters", "wanted")
 
     def __init__(self, share: Share, key: str, now: float) -> None:
         self.share: Final = share
@@ -110,6 +111,8 @@ class Held:
         self.lease: Final = Lease(share.rate, now)
         self.waiters: list[Waiter] = []
         self.is_asked = False  # a question is under way
+        self.asked_at = 0.0
+        self.number = 0  # its
         self.wanted = 0  # by it
 
     def ask(self, number: int, count: int) -> Ask:
@@ -191,7 +194,7 @@ class Desk:
         lease = held.lease
         if lease.take(now):
             if lease.is_low(now):
-                self._ask(held)
+                self._ask(held, now)
             return TAKEN
         if lease.is_spent(now):
             return SPENT
@@ -199,11 +202,11 @@ class Desk:
         if store.is_away:
             if now >= store.probe_at:
                 store.probe_at = now + PROBE
-                self._ask(held)
+                self._ask(held, now)
             return AWAY
         waiter = Waiter(self, held, exchange, decide)
         held.waiters.append(waiter)
-        self._ask(held)
+        self._ask(held, now)
         return waiter
 
     def answered(self, answers: tuple[Granted, ...]) -> None:
@@ -251,11 +254,13 @@ class Desk:
             store.is_away = True
             store.probe_at = now + PROBE
 
-    def _ask(self, held: Held) -> None:
+    def _ask(self, held: Held, now: float) -> None:
         """Have more asked for at the end of this turn, unless a question is under way."""
         if held.is_asked:
-            return
-        held.is_asked = True
+            if now < held.asked_at + LOST:
+                return
+            self._open.pop(held.number, None)
+        held.is_asked, held.asked_at = True, now
         self._to_ask.append(held)
         if len(self._to_ask) + len(self._returns) == 1:
             self._engine.later(self._flush)
@@ -274,7 +279,7 @@ class Desk:
         for held in self._to_ask:
             self._give_back(held, now)
             self._number += 1
-            share = held.share
+            held.number, share = self._number, held.share
             # One at least: who asks while nobody is there wants to know whether that is still so.
             held.wanted = max(1, held.lease.wish(now, len(held.waiters)))
             share.counts["asks"] += 1
@@ -302,7 +307,7 @@ class Desk:
         if held.lease.is_spent(now):
             self._settle(held, SPENT)
         elif held.waiters:
-            self._ask(held)
+            self._ask(held, now)
 
     def _settle(self, held: Held, found: int) -> None:
         waiters, held.waiters = held.waiters, []

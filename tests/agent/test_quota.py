@@ -129,6 +129,17 @@ async def test_a_worker_is_told_what_it_asked_for_also_while_it_drains() -> None
 
 
 @in_no_time
+async def test_an_orphan_that_asks_before_anybody_leads_it_is_told_that_nobody_knows() -> None:
+    double = Double(1)
+    worker = Worker(0, double, double.ours, Watch(), is_ours=False)
+    double.hello()
+    await worker.settled.wait()
+    double.say(Asks((ask(1), ask(0, -1))))
+    await settle()
+    assert grants(double) == [(1, None)]
+
+
+@in_no_time
 async def test_questions_pass_through_the_supervisor() -> None:
     bench = Bench()
     (double,) = await bench.run(config("a"))

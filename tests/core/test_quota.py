@@ -7,7 +7,7 @@ import pytest
 
 from sidecar.core.api import HttpFilter
 from sidecar.core.exchange import Exchange
-from sidecar.core.quota import PROBE, Desk, Share
+from sidecar.core.quota import LOST, PROBE, Desk, Share
 from sidecar.traffic.lease import KEPT, Granted
 from sidecar.traffic.rate import SWEEP, Grant, Rate
 from tests.core.asking import HTTP1, HTTP2, PROTOCOLS, Asked, ask
@@ -209,7 +209,7 @@ def test_one_question_in_a_while_finds_out_that_it_is_back(make: Make) -> None:
 def test_a_probe_that_is_not_answered_is_not_repeated_without_end(make: Make) -> None:
     harness, keeper = limited(make)
     ask(harness)
-    for _ in range(50):
+    for _ in range(40):
         harness.advance(PROBE)
         ask(harness)
     assert len(keeper.asked) == 1
@@ -244,6 +244,20 @@ def test_who_waits_when_nobody_is_there_any_more_is_decided_at_once(make: Make) 
     assert asked.answer().status == 503
     keeper.answer([Granted(question.number, Grant(1, 0, 0)) for question in keeper.take()])
     assert held(harness) == 0  # of a question that was given up
+
+
+def test_a_question_that_was_forgotten_is_asked_again(make: Make) -> None:
+    harness, keeper = limited(make)
+    ask(harness)
+    (forgotten,) = keeper.take()
+    harness.advance(LOST)
+    ask(harness)
+    (again,) = keeper.asked
+    keeper.answer([Granted(forgotten.number, Grant(1, 0, 0))])
+    assert held(harness) == 0
+    keeper.grant()
+    assert again.number != forgotten.number
+    assert [ask(harness).answer().status for _ in range(1)] == [200]
 
 
 def test_stores_are_away_each_by_itself(make: Make) -> None:
