@@ -116,11 +116,11 @@ class CallPlan:
             retry=RetryPlan(attempts, on_reset=repeatable, any_method=repeatable),
             timeout=timeout,
             grpc_timeout=timeout,
+            stream_idle_timeout=0.0,  # the timeout is for all of it
             buffer_limit=1 << 62,  # the body is in memory anyway: it can be said again
         )
         table = RouteTable((((), (), route),))
         self.listener: Final = ListenerPlan(route.name, CALL, "http", table, _READER)
-        self.listener.stream_idle_timeout = 0.0  # the timeout is for all of it
         self.waiting: Final[dict[Exchange, Call]] = {}  # requests, and what they wait for
 
     def start(

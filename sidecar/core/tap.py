@@ -80,7 +80,7 @@ def invite(exchange: Exchange) -> None:
 def with_body(exchange: Exchange, limit: int, ask: WithBody) -> Verdict:
     """Return what `ask` says, with the body of a request that waits until it is whole or too long.
 
-    A caller that stops sending it is answered when the listener's idle timeout is over.
+    A caller that does not send all of it is answered when the route's idle timeout is over.
     """
     found: list[Verdict] = []
     is_waiting = False
@@ -98,5 +98,6 @@ def with_body(exchange: Exchange, limit: int, ask: WithBody) -> Verdict:
     if found:
         return found[0]
     is_waiting = True
-    idle = exchange.listener.stream_idle_timeout or NEVER
+    assert exchange.route is not None
+    idle = exchange.route.stream_idle_timeout or NEVER
     return Wait(idle, lambda exchange: "stream-idle")

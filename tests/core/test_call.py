@@ -206,6 +206,16 @@ def test_the_timeout_is_for_all_of_it(told: Told, at: str) -> None:
     assert all(upstream.fate == "closed" for upstream in told.harness.upstreams)
 
 
+def test_no_other_timeout_holds(told: Told) -> None:
+    told.start(plan_of(told.harness, 1000.0))
+    upstream = told.harness.connect()
+    told.harness.advance(400)
+    upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+    told.harness.advance(400)
+    upstream.send(b"k")
+    assert told.result.body == b"ok"
+
+
 def test_a_body_that_breaks_off_is_no_answer(told: Told) -> None:
     told.start(plan_of(told.harness))
     upstream = told.harness.connect()

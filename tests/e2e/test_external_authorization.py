@@ -23,6 +23,7 @@ from envoy.service.auth.v3.external_auth_pb2_grpc import (
 from envoy.type.v3.http_status_pb2 import HttpStatus
 from google.rpc.status_pb2 import Status
 
+from sidecar.issuers.ephemeral import Authority
 from tests.e2e.stand import Sidecar, Upstream, echo, free_port
 
 CONFIG = """\
@@ -98,13 +99,13 @@ class Rig:
         self.thread.start()
         self.grpc = grpc.server(ThreadPoolExecutor(4))
         add_AuthorizationServicer_to_server(Authorizer(), self.grpc)
-        grpc_port = self.grpc.add_insecure_port("127.0.0.1:0")
+        self.grpc_port = self.grpc.add_insecure_port("127.0.0.1:0")
         self.grpc.start()
         self.port = free_port()
         self.sidecar = Sidecar(
             directory,
             CONFIG.format(
-                port=self.port, app=self.app.port, http=self.http.server_port, grpc=grpc_port,
+                port=self.port, app=self.app.port, http=self.http.server_port, grpc=self.grpc_port,
                 absent=free_port(),
             ),
         )  # fmt: skip
@@ -171,3 +172,53 @@ def test_a_service_that_is_not_there_lets_nobody_in_unless_it_may(
     metrics = rig.sidecar.get("/metrics")[1]
     assert 'sidecar_ext_authz_total{cluster="absent",result="error"}' in metrics
     assert 'sidecar_ext_authz_total{cluster="absent",result="failure_mode_allowed"}' in metrics
+
+
+OURS = """\
+workload: {{name: web, trust_domain: example.org}}
+certificates: {pem}
+outbound:
+  - address: 127.0.0.1:{port}
+    cluster: app
+    external_authorization: {{grpc: {{cluster: authorizer, context_extensions: {{tenant: shop}}}}, timeout: 5s}}
+clusters:
+  - {{name: app, endpoints: ["127.0.0.1:{app}"]}}
+  - name: authorizer
+    endpoints: ["127.0.0.1:{service}"]
+    tls: {{mode: mutual, identities: ["spiffe://example.org/ns/default/sa/{who}"]}}
+"""
+ITS = """\
+workload: {{name: authorizer, trust_domain: example.org}}
+certificates: {pem}
+inbound:
+  - {{address: "127.0.0.1:{service}", cluster: grpc, allow: ["spiffe://example.org/ns/default/sa/web"]}}
+clusters:
+  - {{name: grpc, endpoints: ["127.0.0.1:{grpc}"], protocol: http2}}
+"""
+
+
+@pytest.mark.parametrize("who", ["authorizer", "somebody"])
+def test_a_service_in_the_mesh_is_asked_over_mutual_tls(rig: Rig, tmp_path: Path, who: str) -> None:
+    authority = Authority("example.org")
+    port, service = free_port(), free_port()
+
+    def start(name: str, config: str, **values: Any) -> Sidecar:
+        directory = tmp_path / name
+        directory.mkdir()
+        secret = authority.issue(f"spiffe://example.org/ns/default/sa/{name}")
+        for part in ("certificate", "key", "roots"):
+            (directory / part).write_bytes(getattr(secret, part))
+        parts = [f"{part}: {directory / part}" for part in ("certificate", "key", "roots")]
+        pem = "{" + ", ".join(parts) + "}"
+        return Sidecar(directory, config.format(pem=pem, service=service, **values))
+
+    its = start("authorizer", ITS, grpc=rig.grpc_port)
+    ours = start("web", OURS, port=port, app=rig.app.port, who=who)
+    answer = httpx.get(f"http://127.0.0.1:{port}/", headers=GOOD, timeout=20)
+    if who == "authorizer":
+        assert (answer.status_code, answer.headers["x-seen"]) == (200, "GET")
+    else:  # whoever answers there is not who was expected, so its word counts for nothing
+        assert answer.status_code == 403
+        assert "upstream-identity" in answer.text
+    assert ours.stop() == 0
+    assert its.stop() == 0

@@ -40,13 +40,14 @@ DENIED: Final = (
 
 def guarded(
     make: Make, kind: str = "http", *, role: str = "outbound", cluster: dict[str, Any] | None = None,
-    more: dict[str, Any] | None = None, **service: Any,
+    more: dict[str, Any] | None = None, listener: dict[str, Any] | None = None, **service: Any,
 ) -> Harness:  # fmt: skip
     auth = {"name": "auth", "endpoints": [ASKED], **(cluster or {})}
     if kind == "grpc":
         auth["protocol"] = "http2"
     harness = make(
         role=role,
+        listener=listener,
         route={"external_authorization": {kind: {"cluster": "auth", **service}, **(more or {})}},
         clusters=[auth],
     )
@@ -240,6 +241,16 @@ def test_the_service_may_see_the_body(make: Make, pieces: list[bytes]) -> None:
     (app,) = at(harness, APP)
     assert app.take() == forwarded(POST + b"123456")
     app.send(OK)
+    assert caller.take() == OK
+
+
+def test_without_an_idle_timeout_it_is(make: Make) -> None:
+    harness = guarded(make, more={"request_body": 6}, listener={"stream_idle_timeout": 0})
+    caller = harness.open(POST + b"123")
+    harness.advance(1e6)
+    caller.send(b"456")
+    at(harness, ASKED)[0].send(ALLOWED)
+    at(harness, APP)[0].send(OK)
     assert caller.take() == OK
 
 
