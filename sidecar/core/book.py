@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 
 from sidecar.core.ejection import Detector
+from sidecar.traffic.budget import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,6 +128,7 @@ class ClusterState:
         "guard",
         "health",
         "hedges",
+        "ledger",
         "lifetimes",
         "pending",
         "requests",
@@ -142,6 +144,7 @@ class ClusterState:
         self.retries = 0
         self.room = 1024  # requests under way before `core/admission` is asked
         self.guard: Guard | None = None  # who has a say in that, beside the configured limit
+        self.ledger: Final = Ledger()  # of retries lately
         self.hedges: Hedges | None = None  # of the routes that send a second attempt here
         self.endpoints: Final[dict[str, Endpoint]] = {}
         self.health: Final[dict[str, bool]] = {}  # what checks found, by address
@@ -153,6 +156,11 @@ class ClusterState:
         self.lifetimes: Lifetimes[Lender] | None = None  # of connections that have an end
         self.changes = 0  # of who is available
         self.generation = 0  # connections of an older one are not used again
+
+    @property
+    def attempts(self) -> int:
+        """How many there ever were, at the endpoints that there are."""
+        return sum(endpoint.requests for endpoint in self.endpoints.values())
 
     def judge(self, health: Mapping[str, bool]) -> None:
         """Note what health checks found, by address; endpoints not named are as they were."""

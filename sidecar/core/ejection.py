@@ -2,7 +2,9 @@
 
 Theory of operation.  A `Detector` per cluster lives in the book, so that a push forgets nothing.  It
 is told of every answer and failure, and has no timer: a cluster without traffic needs no verdicts.
-An ejected endpoint is not `available`, which balancers look at anyway.  When its time is over it
+An endpoint that cannot be connected to is passed over at once, whoever else there is, and tried by
+one request after 0.1 s, 0.2 s and so on: that is no ejection, and takes no part of what may be
+ejected.  An ejected endpoint is not `available`, which balancers look at anyway.  When its time is over it
 stays so, and one request, never a retry, is sent to it: what comes of that one decides.
 """
 
@@ -39,15 +41,37 @@ BLAMELESS: Final = frozenset(
         "upstream-no-upgrade",  # it lacks something that this request alone wants
     }
 )
+UNREACHABLE: Final = frozenset({"connect-failed", "connect-timeout"})
+FIRST_OUTAGE: Final = 0.1  # seconds that an endpoint is passed over after a connection failed
+LONGEST_OUTAGE: Final = 5.0
 BAD_CALLS: Final = frozenset({b"2", b"4", b"8", b"13", b"14", b"15"})
 """gRPC's UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE, DATA_LOSS."""
+
+
+@final
+class Outage:
+    """An endpoint takes no connections: who finds out, and when it is tried again."""
+
+    __slots__ = ("misses", "trial", "until")
+
+    def __init__(self) -> None:
+        self.misses = 0
+        self.until = 0.0
+        self.trial: object = None  # the exchange or session that was sent there to see
+
+    def begin(self, trial: object, now: float) -> None:
+        """Pass it over from now on, but for `trial`; the longer, the more have failed."""
+        self.trial = trial
+        self.until = now + min(LONGEST_OUTAGE, FIRST_OUTAGE * (1 << min(self.misses, 16)))
 
 
 @final
 class Detector:
     """Ejects endpoints of one cluster, as this worker sees them."""
 
-    __slots__ = ("_panic", "_policy", "_state", "_sweep_at", "due", "ejections", "watched")
+    __slots__ = (
+        "_panic", "_policy", "_state", "_sweep_at", "down", "due", "ejections", "watched",
+    )  # fmt: skip
 
     def __init__(self, state: ClusterState) -> None:
         self._state: Final = state
@@ -55,6 +79,7 @@ class Detector:
         self._panic = 0.5
         self._sweep_at = 0.0
         self.watched: dict[Endpoint, Health] = {}
+        self.down: Final[dict[Endpoint, Outage]] = {}  # passed over
         self.due: Final[list[Endpoint]] = []  # wait for a request to be tried with
         self.ejections: Final[Counter[str]] = Counter()  # ever, by reason
 
@@ -75,6 +100,7 @@ class Detector:
             endpoint.watchers = tuple(w for w in endpoint.watchers if w is not health)
             if policy is None or endpoint not in endpoints:
                 self._let_in(endpoint, health)
+                self.down.pop(endpoint, None)
         if policy is None:
             return
         self._policy, self._panic = policy, panic
@@ -100,6 +126,20 @@ class Detector:
                 health.probe = None
                 tally.eject(PROBE, now, self._policy)
                 self.ejections[PROBE] += 1
+
+    def missed(self, endpoint: Endpoint, placed: Exchange | Session, now: float) -> bool:
+        """Note that no connection came about; say whether that is news.
+
+        Of many that tried at once, and failed for one reason, the first tells it all.
+        """
+        outage = self.down.get(endpoint)
+        if outage is None:
+            outage = self.down[endpoint] = Outage()
+        elif now < outage.until and outage.trial is not placed:
+            return False
+        outage.begin(None, now)
+        outage.misses += 1
+        return True
 
     def probe(self, placed: Exchange | Session, among: Container[Endpoint]) -> Endpoint | None:
         """Return an endpoint whose time is over; what becomes of `placed` decides about it."""
@@ -175,25 +215,30 @@ class Health(Watcher):
 
     def connected(self, session: Session, now: float) -> None:
         """Count a connection."""
+        self._detector.down.pop(self.endpoint, None)
         self.tally.reached()
         self._detector.told(self, session, now, well=True)
 
     def failed(self, placed: Exchange | Session, code: str, now: float) -> None:
         """Count an attempt without an answer, unless nobody is to blame."""
+        if code in UNREACHABLE and not self._detector.missed(self.endpoint, placed, now):
+            return
         if code not in BLAMELESS:
             self.tally.went_without()
             self._detector.told(self, placed, now, well=False)
 
     def _count(self, exchange: Exchange, now: float, *, well: bool) -> None:
+        if self._detector.down:
+            self._detector.down.pop(self.endpoint, None)
         self.tally.answered(well=well)
         self._detector.told(self, exchange, now, well=well)
 
 
 @final
 class Probing(Balancer):
-    """Sends one request to an endpoint whose ejection is over; the others go where they should."""
+    """Sends one request to an endpoint that may be well again; the others go where they should."""
 
-    __slots__ = ("_detector", "_due", "_endpoints", "_inner", "has_affinity")
+    __slots__ = ("_detector", "_down", "_due", "_endpoints", "_inner", "has_affinity")
 
     def __init__(
         self, inner: Balancer, detector: Detector, endpoints: tuple[Endpoint, ...]
@@ -202,6 +247,7 @@ class Probing(Balancer):
         self._inner: Final = inner
         self._detector: Final = detector
         self._due: Final = detector.due
+        self._down: Final = detector.down
         self.has_affinity = inner.has_affinity
 
     def pick(self, exchange: Exchange | Session, tried: Container[Endpoint]) -> Endpoint | None:
@@ -210,4 +256,35 @@ class Probing(Balancer):
             endpoint = self._detector.probe(exchange, self._endpoints)
             if endpoint is not None:
                 return endpoint
+        if self._down:
+            return self._pick_around(exchange, tried)
         return self._inner.pick(exchange, tried)
+
+    def _pick_around(
+        self, exchange: Exchange | Session, tried: Container[Endpoint]
+    ) -> Endpoint | None:
+        """Pass over who takes no connections, but for one request when it is time to see."""
+        now = exchange.engine.now()
+        avoided = []
+        for endpoint, outage in self._down.items():
+            if now < outage.until or exchange.attempts:
+                avoided.append(endpoint)
+            elif not self.has_affinity and endpoint.available and endpoint in self._endpoints:
+                outage.begin(exchange, now)
+                return endpoint
+            # Where like requests belong together, the next one that belongs there sees.
+        return self._inner.pick(exchange, _Either(tried, avoided))
+
+
+@final
+class _Either(Container["Endpoint"]):
+    """What is in one or the other."""
+
+    __slots__ = ("_one", "_other")
+
+    def __init__(self, one: Container[Endpoint], other: Container[Endpoint]) -> None:
+        self._one: Final = one
+        self._other: Final = other
+
+    def __contains__(self, endpoint: object) -> bool:
+        return endpoint in self._one or endpoint in self._other

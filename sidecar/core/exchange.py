@@ -21,7 +21,7 @@ from sidecar.core.grpc_web import WEB, GrpcWeb
 from sidecar.core.heads import request_edits
 from sidecar.core.plan import PROTOCOL_HTTP2, ClusterPlan, RoutePlan
 from sidecar.core.replies import answer_with, reply_for
-from sidecar.core.retry import back_off, has_another, tell_attempt, wait_after
+from sidecar.core.retry import back_off, count_retry, has_another, tell_attempt, wait_after
 from sidecar.core.timers import NEVER
 from sidecar.errors import OverloadError, UpstreamError
 
@@ -658,9 +658,7 @@ class Exchange:
         if not self.fresh:
             self.tried = (*self.tried, endpoint)
             self.endpoint = None
-        if not self.retrying:
-            self.retrying = True
-            cluster.state.retries += 1
+        count_retry(self)
         if self.grpc is not None:
             self.grpc.forget()
         self.step(CONNECTING)

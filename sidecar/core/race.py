@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast, final
 from sidecar.core import pool
 from sidecar.core.ejection import BAD_CALLS
 from sidecar.core.exchange import CONNECTING, REQUEST, STREAMING
-from sidecar.core.retry import tell_attempt
+from sidecar.core.retry import count_retry, tell_attempt
 from sidecar.core.timers import NEVER, Timer
 from sidecar.errors import OverloadError, UpstreamError
 
@@ -168,10 +168,7 @@ class Race:
         exchange.attempts += 1
         second.active += 1
         second.requests += 1
-        state = cluster.state
-        if not exchange.retrying:
-            exchange.retrying = True
-            state.retries += 1
+        count_retry(exchange)
         self._take_over(first, second)
         assert exchange.route is not None
         if exchange.route.retry.counts:

@@ -101,12 +101,25 @@ def has_another(exchange: Exchange, *, idempotent: bool, always: bool = False) -
         return False
     if always and not exchange.fresh and exchange.attempts < 10:
         return True
-    if exchange.attempts >= route.retry.attempts:
+    # One that a dead connection alone has cost is in `attempts`, but not here: it is nobody's try.
+    if len(exchange.tried) + 1 >= route.retry.attempts:
         return False
-    state = cluster.state
-    return exchange.retrying or may_retry(
-        state.retries, state.requests, cluster.max_retries, cluster.retry_budget
-    )
+    if exchange.retrying:
+        return True
+    state, share = cluster.state, cluster.retry_budget
+    if may_retry(state.retries, state.requests, cluster.max_retries, share):
+        return True
+    return share > 0 and state.ledger.allows(exchange.engine.now(), state.attempts, share)
+
+
+def count_retry(exchange: Exchange) -> None:
+    """Count another attempt of `exchange` among the retries of its cluster."""
+    assert exchange.cluster is not None
+    state = exchange.cluster.state
+    if not exchange.retrying:
+        exchange.retrying = True
+        state.retries += 1
+    state.ledger.retried(exchange.engine.now(), state.attempts)
 
 
 def is_repeatable(exchange: Exchange) -> bool:

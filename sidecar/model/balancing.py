@@ -75,6 +75,9 @@ class OutlierDetection(Model, frozen=True, kw_only=True):
 
     An ejected endpoint returns through one live request: answered well it is back, else it is out again. No more are
     ejected than leave `panic_threshold` of the endpoints available, and never the last.
+
+    An endpoint that cannot be connected to is passed over at once, while there are others: for 0.1 s, then 0.2 s and so
+    on up to 5 s, each time until one request has found out.
     """
 
     SHORT: ClassVar[str] = "enabled"

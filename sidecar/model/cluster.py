@@ -55,7 +55,8 @@ class Limits(Model, frozen=True, kw_only=True):
     """Retries that may always be under way; beyond it, the budget decides."""
 
     retry_budget: Annotated[float, Meta(ge=0, le=1)] = 0.2
-    """Retries under way as a share of requests under way (0.2 is 20 %)."""
+    """Retries under way as a share of requests under way (0.2 is 20 %), or, where that is more, retries of the last 10 s
+    as a share of the requests of these 10 s, and 10 more. 0: nothing beyond `retries`."""
 
 
 class Cluster(Model, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sidecar.core.book import Endpoint
+from sidecar.core.ejection import LONGEST_OUTAGE, Outage
 from sidecar.telemetry.metrics import ejections
 from sidecar.traffic.outlier import CONSECUTIVE, LOCAL, PROBE, SUCCESS_RATE
 from tests.core.harness import GET, OK, Harness
@@ -61,7 +62,7 @@ def reasons(harness: Harness) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("sick", "reason"),
-    [(ERROR, CONSECUTIVE), (LIMITED, CONSECUTIVE), (REFUSED, LOCAL), (MISSING, ""), (OK, "")],
+    [(ERROR, CONSECUTIVE), (LIMITED, CONSECUTIVE), (MISSING, ""), (OK, "")],
 )
 def test_five_failures_in_a_row_eject(make: Make, sick: bytes, reason: str) -> None:
     harness = three(make)
@@ -72,6 +73,140 @@ def test_five_failures_in_a_row_eject(make: Make, sick: bytes, reason: str) -> N
     assert out(harness) == ({SICK} if reason else set())
     assert (SICK in asked(harness, 12, {SICK: sick})) is (reason == "")
     assert harness.state().detector.reason(harness.endpoint(SICK)) == reason
+
+
+def refuse(harness: Harness) -> None:
+    """Ask until the sick one has refused a connection."""
+    while ask(harness, {SICK: REFUSED}) != SICK:
+        pass
+
+
+def test_who_takes_no_connections_is_passed_over_and_tried_ever_more_seldom(make: Make) -> None:
+    harness = three(make)
+    refuse(harness)
+    for wait in (0.1, 0.2, 0.4, 0.8):
+        assert SICK not in asked(harness, 6, {})
+        harness.advance(wait - 0.01)
+        assert ask(harness, {}) != SICK
+        assert out(harness) == set()  # that is no ejection
+        harness.advance(0.02)
+        assert ask(harness, {SICK: REFUSED}) == SICK
+    assert out(harness) == {SICK}  # but five in a row are one
+    assert reasons(harness) == {LOCAL: 1}
+    assert harness.state().detector.reason(harness.endpoint(SICK)) == LOCAL
+
+
+def test_whoever_takes_a_connection_again_has_its_share_at_once(make: Make) -> None:
+    harness = three(make)
+    refuse(harness)
+    harness.advance(0.11)
+    assert ask(harness, {}) == SICK
+    assert harness.state().detector.down == {}
+    assert asked(harness, 3, {}).count(SICK) == 1
+
+
+def test_of_many_that_fail_at_once_to_connect_one_counts(make: Make) -> None:
+    harness = three(make)
+    for _ in range(18):
+        harness.open(GET)
+    for dial in list(harness.begun):
+        if dial.address == SICK:
+            dial.fail()
+        else:
+            dial.connect()
+    assert out(harness) == set()
+    detector = harness.state().detector
+    assert detector.watched[harness.endpoint(SICK)].tally.failed_in_row == 1
+
+
+def test_what_was_connected_before_does_not_hide_that_nobody_can_connect(make: Make) -> None:
+    harness = three(make)
+    late = [harness.open(GET) for _ in range(3)]
+    while harness.begun:
+        harness.connect()
+    busy = next(u for u in harness.upstreams if u.get_extra_info("peername")[0] == SICK)
+    refuse(harness)
+    assert SICK not in asked(harness, 6, {})
+    busy.send(OK)  # whose connection lives: then others can be made, too
+    assert harness.state().detector.down == {}
+    assert OK in [caller.take() for caller in late]
+
+
+def test_where_nobody_takes_connections_all_are_tried_as_ever(make: Make) -> None:
+    harness = three(make)
+    asked(harness, 6, dict.fromkeys(PLACES, REFUSED))
+    assert set(harness.state().detector.down) == {harness.endpoint(p) for p in PLACES}
+    assert ask(harness, {}) in PLACES
+    assert harness.outcomes[-1].status == 200
+
+
+def test_a_retry_does_not_find_out_who_takes_connections_again(make: Make) -> None:
+    harness = make(endpoints=PLACES, retry={"attempts": 3, "backoff": 0})
+    harness.open(GET)
+    first = harness.begun[0]
+    first.fail()
+    harness.advance(0.05)
+    second = harness.begun[0]
+    harness.advance(0.1)  # the first is due
+    second.fail()
+    harness.advance(0.05)
+    third = harness.begun[0]
+    assert len({dial.address for dial in (first, second, third)}) == 3
+    third.connect()
+
+
+def test_where_like_requests_belong_together_they_find_out_themselves(make: Make) -> None:
+    harness = make(
+        endpoints=PLACES,
+        cluster={"balancer": "ring_hash"},
+        route={"hash_policy": [{"header": "x-user"}]},
+        retry={"attempts": 1},
+    )
+
+    def of(user: int) -> bytes:
+        return GET.replace(b"\r\n\r\n", b"\r\nX-User: %d\r\n\r\n" % user)
+
+    places = {user: ask(harness, {}, of(user)) for user in range(20)}
+    theirs, others = ([u for u in places if (places[u] == SICK) is own] for own in (True, False))
+    harness.endpoint(SICK).retire()
+    assert ask(harness, {SICK: REFUSED}, of(theirs[0])) == SICK
+    assert ask(harness, {}, of(theirs[0])) != SICK
+    harness.advance(0.11)
+    assert [ask(harness, {}, of(user)) for user in others] == [places[user] for user in others]
+    assert ask(harness, {SICK: REFUSED}, of(theirs[1])) == SICK
+    assert ask(harness, {}, of(theirs[1])) != SICK
+    harness.advance(0.21)
+    assert ask(harness, {}, of(theirs[1])) == SICK
+    assert harness.state().detector.down == {}
+
+
+def test_who_takes_no_connections_is_nobodys_concern_in_another_subset(make: Make) -> None:
+    places = [{"address": p, "labels": {"v": "1" if p == SICK else "2"}} for p in PLACES]
+    first = {"match": {"path": "/1"}, "cluster": "app", "subset": {"v": "1"}}
+    routes = [
+        {**first, "retry": {"attempts": 1}},
+        {"cluster": "app", "subset": {"v": "2"}, "retry": {"attempts": 1}},
+    ]
+    harness = make(cluster={"endpoints": places}, listener={"routes": routes})
+    one = GET.replace(b"GET /", b"GET /1")
+    assert ask(harness, {SICK: REFUSED}, one) == SICK
+    harness.advance(0.11)
+    assert SICK not in asked(harness, 4, {})
+    assert ask(harness, {}, one) == SICK
+
+
+def test_it_is_tried_at_least_every_few_seconds() -> None:
+    outage = Outage()
+    outage.misses = 1000
+    outage.begin(None, 10.0)
+    assert outage.until == 10.0 + LONGEST_OUTAGE
+
+
+def test_who_takes_no_connections_is_forgotten_with_the_endpoint(make: Make) -> None:
+    harness = three(make)
+    refuse(harness)
+    harness.swap(endpoints=PLACES[1:])
+    assert harness.state().detector.down == {}
 
 
 @pytest.mark.parametrize(
@@ -284,8 +419,10 @@ def test_sessions_count_by_whether_a_connection_came_about(make: Make) -> None:
         caller.lose()
 
     for _ in range(15):
+        harness.advance(1)  # else it is passed over, and has no chance to fail again
         connect(sick=True)
     assert out(harness) == {SICK}
+    assert reasons(harness) == {LOCAL: 1}
     harness.advance(45)
     connect(sick=False)
     connect(sick=False)
