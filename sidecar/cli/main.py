@@ -147,19 +147,26 @@ def fault() -> None:
 @click.option("--delay", help="Seconds that requests wait: 250ms, 2s.")
 @click.option("--abort", type=int, help="Status that they are answered with.")
 @click.option("--reset", is_flag=True, help="End their connections without an answer.")
+@click.option("--black-hole", is_flag=True, help="Let them hang without an answer.")
+@click.option("--throughput", help="Octets a second of their responses: 10KiB.")
 @click.option("--percent", default="100%", show_default=True, help="Share of the requests: 0.01%.")
 @click.option("--for", "ttl", default="10m", show_default=True, help="When it ends by itself.")
 @click.option("--header", nargs=2, multiple=True, help="Name and value that they must have.")
 def fault_add(
-    route: str, admin: str, delay: str | None, abort: int | None, reset: bool, percent: str,
-    ttl: str, header: tuple[tuple[str, str], ...],
+    route: str, admin: str, delay: str | None, abort: int | None, reset: bool, black_hole: bool,
+    throughput: str | None, percent: str, ttl: str, header: tuple[tuple[str, str], ...],
 ) -> None:  # fmt: skip
     """Begin a fault on the route called ROUTE."""
     what: dict[str, Any] = {"match": {"headers": dict(header)}}
     if delay is not None:
         what["delay"] = {"fixed": delay, "percent": percent}
-    if abort is not None or reset:
-        what["abort"] = {"status": abort or 503, "reset": reset, "percent": percent}
+    if abort is not None or reset or black_hole:
+        how = {"reset": reset, "black_hole": black_hole}
+        what["abort"] = {"status": abort or 503, **how, "percent": percent}
+    if throughput is not None:
+        # The decoder takes a text for a size with a unit only.
+        rate = int(throughput) if throughput.isdecimal() else throughput
+        what["throughput"] = {"rate": rate, "percent": percent}
     body = json.dumps({"route": route, "ttl": ttl, "fault": what}).encode()
     click.echo(_post(admin, "/faults/add", body))
 

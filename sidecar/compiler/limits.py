@@ -16,14 +16,19 @@ from sidecar.traffic.rate import Buckets, Rate
 def fault_filter(model: Fault, place: tuple[str, str], path: str, context: Context) -> HttpFilter:
     """Return the filter of one fault; `place` tells it from all others."""
     errors = context.errors
-    if model.delay is None and model.abort is None and model.by_header is None:
-        errors.append(ConfigError(path, "does nothing: expected delay, abort or by_header"))
-    by_header = model.by_header
+    kinds = (model.delay, model.abort, model.throughput, model.by_header)
+    if all(kind is None for kind in kinds):
+        detail = "does nothing: expected delay, abort, throughput or by_header"
+        errors.append(ConfigError(path, detail))
+    by_header, slow = model.by_header, model.throughput
+    if slow is not None and not slow.rate:
+        errors.append(ConfigError(f"{path}.throughput.rate", "expected 1 or more, got 0"))
     settings = fault.Settings(
         model.name or place[1],
         rule_conditions(model.match, f"{path}.match", context),
         None if model.delay is None else _delay(model.delay, f"{path}.delay", errors),
         None if model.abort is None else _abort(model.abort, f"{path}.abort", errors),
+        None if slow is None else fault.Throughput(slow.percent / 100, slow.rate),
         None if by_header is None else fault.ByHeader(by_header.percent / 100, by_header.max_delay),
         model.max_active,
         model.lifetime,

@@ -1,4 +1,4 @@
-"""Make a share of the requests late, fail or be cut off, to see what becomes of who asked."""
+"""Make a share of the requests late, slow, fail or be cut off, to see what becomes of who asked."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from sidecar.core.api import Answer, HttpFilter, Verdict, Wait
 from sidecar.core.grpc import is_grpc
+from sidecar.core.late import late
 from sidecar.core.plan import Condition
 from sidecar.plugin import Plugin
+from sidecar.traffic.pace import Bucket
 
 if TYPE_CHECKING:
     from sidecar.core.api import Draw
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 _DELAY: Final = b"x-envoy-fault-delay-request"
 _ABORT: Final = b"x-envoy-fault-abort-request"
 _ABORT_GRPC: Final = b"x-envoy-fault-abort-grpc-request"
+_THROUGHPUT: Final = b"x-envoy-fault-throughput-response"
 _PERCENTAGE: Final = b"-percentage"
 _NUMBER: Final = re.compile(rb"[0-9]{1,9}")
 _PERCENT: Final = re.compile(rb"[0-9]{1,3}(?:\.[0-9]{1,6})?")
@@ -45,6 +48,14 @@ class Abort(NamedTuple):
     share: float
     answer: Answer | Wait
     """A wait without end is a black hole."""
+
+
+class Throughput(NamedTuple):
+    """How slowly a response comes."""
+
+    share: float
+    rate: float
+    """Octets a second."""
 
 
 class ByHeader(NamedTuple):
@@ -87,6 +98,9 @@ class Settings:
     abort: Abort | None
     """Or it is not aborted."""
 
+    throughput: Throughput | None
+    """Or it comes as it comes."""
+
     by_header: ByHeader | None
     """Or callers may ask for nothing."""
 
@@ -122,17 +136,21 @@ class Fault(HttpFilter):
         is_over = settings.lifetime and now >= state.since + settings.lifetime
         if is_over or len(state.active) >= settings.max_active:
             return None
-        delay, abort = settings.delay, settings.abort
+        delay, abort, slow = settings.delay, settings.abort, settings.throughput
         if settings.by_header is not None:
             delay = _delay_asked(head, settings.by_header) or delay
             abort = _abort_asked(head, settings.by_header) or abort
+            slow = _throughput_asked(head, settings.by_header) or slow
         draw = exchange.engine.draw
         seconds = 0.0 if delay is None or draw() >= delay.share else _length(delay, draw)
         answer = None if abort is None or draw() >= abort.share else abort.answer
-        if not seconds and answer is None:
+        is_slow = slow is not None and draw() < slow.share
+        if not seconds and answer is None and not is_slow:
             return None
         state.active.add(exchange)
         exchange.fields = {**(exchange.fields or {}), "fault": settings.name}
+        if slow is not None and is_slow:
+            late(exchange).pace(Bucket(slow.rate))
         if not seconds:
             return answer
         exchange.flag = "DI"
@@ -165,6 +183,14 @@ def _abort_asked(head: RequestHead, allowed: ByHeader) -> Abort | None:
     if status is not None and 200 <= status <= 599:
         return Abort(_share(head, _ABORT, allowed), aborted(status))
     return None
+
+
+def _throughput_asked(head: RequestHead, allowed: ByHeader) -> Throughput | None:
+    """Return the rate that the caller asks for, in KiB a second as Envoy has it."""
+    asked = _number(head, _THROUGHPUT)
+    if not asked:  # Envoy takes no 0 either
+        return None
+    return Throughput(_share(head, _THROUGHPUT, allowed), asked * 1024)
 
 
 def aborted(status: int = 0, grpc_status: int = -1, *, cut: bool = False) -> Answer:

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta
 
 from sidecar.model.action import AnswerStatus
-from sidecar.model.base import Count, Duration, Model, Percent
+from sidecar.model.base import Count, Duration, Model, Percent, Size
 from sidecar.model.match import RouteMatch
 
 
@@ -48,12 +48,25 @@ class FaultAbort(Model, frozen=True, kw_only=True):
     """The share of requests that are answered so."""
 
 
+class FaultThroughput(Model, frozen=True, kw_only=True):
+    """Bodies of responses come slowly (Envoy: response_rate_limit); each of them, whatever others do."""
+
+    SHORT: ClassVar[str] = "rate"
+
+    rate: Size
+    """Octets a second, 1 or more."""
+
+    percent: Percent = 100.0
+    """The share of responses that are slow."""
+
+
 class FaultByHeader(Model, frozen=True, kw_only=True):
     """Callers may ask for faults by Envoy's fields.
 
-    `x-envoy-fault-delay-request` (milliseconds), `x-envoy-fault-abort-request` (a status) and
-    `x-envoy-fault-abort-grpc-request`, each with `x-envoy-fault-delay-request-percentage` or
-    `x-envoy-fault-abort-request-percentage`. What is asked for goes before `delay` and `abort`.
+    `x-envoy-fault-delay-request` (milliseconds), `x-envoy-fault-abort-request` (a status),
+    `x-envoy-fault-abort-grpc-request` and `x-envoy-fault-throughput-response` (KiB a second), each with its
+    `...-percentage` (`x-envoy-fault-abort-request-percentage` for both aborts). What is asked for goes before `delay`,
+    `abort` and `throughput`.
     """
 
     percent: Percent = 100.0
@@ -77,6 +90,9 @@ class Fault(Model, frozen=True, kw_only=True):
 
     abort: FaultAbort | None = None
     """Make them fail."""
+
+    throughput: FaultThroughput | None = None
+    """Make their responses slow."""
 
     by_header: FaultByHeader | None = None
     """Let callers ask."""

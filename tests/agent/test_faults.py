@@ -96,7 +96,7 @@ def test_a_route_that_goes_and_comes_back_has_its_fault_again(desk: Desk) -> Non
         (
             {"name": "idle"},
             "outbound[0].routes[0].faults[0]",
-            "does nothing: expected delay, abort or by_header",
+            "does nothing: expected delay, abort, throughput or by_header",
         ),
     ],
 )

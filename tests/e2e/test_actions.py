@@ -98,6 +98,14 @@ def test_faults_by_header(client: httpx.Client) -> None:
     assert time.monotonic() - began >= 0.2  # never earlier; how much later is the machine's affair
 
 
+def test_slow_responses_by_header(client: httpx.Client) -> None:
+    began = time.monotonic()
+    fields = {"x-envoy-fault-throughput-response": "1", "x-long": "x" * 900}
+    slow = client.get("/items/7", headers=fields)
+    assert "x" * 900 in slow.text
+    assert time.monotonic() - began >= 0.6  # its 1000 octets and more, without the first tenth
+
+
 def test_quota(client: httpx.Client) -> None:
     tenant = {"x-tenant": uuid4().hex}
     statuses = [client.get("/counted", headers=tenant).status_code for _ in range(2)]

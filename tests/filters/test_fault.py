@@ -261,3 +261,76 @@ def test_a_fault_without_end_has_none(make: Make) -> None:
     assert ask(harness).answer().status == 503
     harness.advance(1e6)
     assert ask(harness).answer().status == 503
+
+
+# Slow:
+
+SLOW = b"HTTP/1.1 200 OK\r\nContent-Length: 2048\r\n\r\n" + b"x" * 2048
+
+
+@BOTH
+def test_a_slow_response_comes_at_its_rate(make: Make, protocol: str) -> None:
+    harness = faulty(make, {"name": "slow", "throughput": "1KiB", "max_active": 1})
+    asked = ask(harness, protocol)
+    harness.upstreams[0].send(SLOW)
+    harness.advance(1.7)
+    assert harness.outcomes == []
+    assert is_let_alone(harness, ask(harness, protocol))  # there is room for one
+    harness.advance(0.3)
+    assert asked.answer().body == SLOW[-2048:]
+    assert harness.sink.exchanges[1].fields == {"fault": "slow"}
+    assert harness.outcomes[1][:3] == (200, "", "")
+
+
+@BOTH
+def test_a_share_of_the_responses_is_slow(make: Make, protocol: str) -> None:
+    harness = faulty(make, {"throughput": {"rate": 1, "percent": "0.01%"}})
+    harness.chance = 0.0001
+    assert is_let_alone(harness, ask(harness, protocol))
+    harness.chance = 0.00009
+    asked = ask(harness, protocol)
+    harness.upstreams[-1].send(OK)
+    harness.advance(0.5)
+    assert len(harness.outcomes) == 1
+    harness.advance(1)
+    assert asked.answer().body == b"ok"
+
+
+def test_a_slow_response_may_be_late_too(make: Make) -> None:
+    harness = faulty(make, {"delay": "1s", "throughput": "1KiB"})
+    asked = ask(harness)
+    harness.advance(1.1)
+    harness.upstreams[0].send(SLOW)
+    harness.advance(1.7)
+    assert harness.outcomes == []
+    harness.advance(0.3)
+    assert asked.answer().status == 200
+    assert harness.outcomes[0].flag == "DI"
+
+
+T = "x-envoy-fault-throughput-response"
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ([(T, "1")], 2),
+        ([(T, "2")], 1),
+        ([(T, "0")], 0),
+        ([(T, "fast")], 0),
+        ([(T, "1"), (f"{T}-percentage", "40")], 0),
+        ([(T, "1"), (f"{T}-percentage", "60")], 2),
+    ],
+)
+def test_a_caller_may_ask_for_a_slow_response(
+    make: Make, protocol: str, fields: list[tuple[str, str]], seconds: float
+) -> None:
+    harness = faulty(make, {"by_header": {}})
+    asked = ask(harness, protocol, "/", *fields)
+    harness.upstreams[0].send(SLOW)
+    if seconds:
+        harness.advance(seconds * 0.85)
+        assert harness.outcomes == []
+        harness.advance(seconds * 0.15)
+    assert asked.answer().status == 200
