@@ -193,6 +193,20 @@ async def _server_info(operator: Operator, request: Request) -> Response:
     return _json(operator.info())
 
 
+async def _overload(operator: Operator, request: Request) -> Response:
+    samples, _ = await operator.statistics()
+    rows = [
+        {**dict(s.labels), "value": round(s.values[0], 4)}
+        for s in sorted(samples, key=lambda s: (s.labels, s.name))
+        if s.name in ("sidecar_overload_pressure", "sidecar_overload_active")
+    ]
+    if request.query.get("format") == "json":
+        return _json(rows)
+    lines = ["worker  resource or action  value\n"]
+    lines += [f"{r['worker']}  {r.get('resource') or r['action']}  {r['value']:g}\n" for r in rows]
+    return Response(200, "".join(lines).encode())
+
+
 async def _logging(operator: Operator, request: Request) -> Response:
     level = request.query.get("level")
     if level is not None and level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
@@ -263,6 +277,7 @@ PAGES: Final[dict[str, Page]] = {
     "/live": _live,
     "/logging": _logging,
     "/metrics": _metrics,
+    "/overload": _overload,
     "/ready": _ready,
     "/server_info": _server_info,
     "/stats": _stats,

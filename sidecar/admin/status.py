@@ -17,7 +17,7 @@ nav a{margin-right:.8rem}code{font-size:.9em}
 <h1 id="title">sidecar</h1><p id="state"></p>
 <nav><a href="metrics">metrics</a><a href="clusters">clusters</a><a href="listeners">listeners</a>
 <a href="certs">certificates</a><a href="config_dump">configuration</a>
-<a href="server_info">server info</a></nav>
+<a href="overload">overload</a><a href="server_info">server info</a></nav>
 <h2>Requests</h2><table id="requests"></table>
 <h2>Endpoints</h2><table id="endpoints"></table>
 <h2>Listeners</h2><table id="listeners"></table>
@@ -31,13 +31,15 @@ const fill=(id,head,rows)=>{const t=document.getElementById(id);t.textContent=""
  add(head,"th");rows.forEach(r=>add(r,"td"));if(!rows.length)add(["none"],"td")};
 let before={};
 async function show(){try{
- const i=await get("server_info"),c=await get("config_dump");
+ const i=await get("server_info"),c=await get("config_dump"),o=await get("overload?format=json");
  document.getElementById("title").textContent=
   `sidecar of ${c.workload.namespace||"default"}/${c.workload.name}`;
  const s=document.getElementById("state");
  s.textContent=`${i.state}, plan ${i.version}, release ${i.release}, up ${Math.round(i.uptime_seconds)} s`
-  +(i.last_error?` - last reload refused: ${i.last_error}`:"");
- s.className=i.last_error?"bad":"good";
+  +(i.last_error?` - last reload refused: ${i.last_error}`:"")
+  +o.filter(r=>r.resource&&r.value>0).map(r=>
+   ` - worker ${r.worker} short of ${r.resource}: ${Math.round(r.value*100)} %`).join("");
+ s.className=i.last_error||o.some(r=>r.value>0)?"bad":"good";
  const stats=(await get("stats?format=json")).filter(s=>s.name==="istio_requests_total");
  const now={};const rows=stats.map(s=>{const l=s.labels,k=JSON.stringify(l);now[k]=s.values[0];
   const rate=k in before?(s.values[0]-before[k])/2:0;

@@ -17,6 +17,7 @@ class Times(NamedTuple):
     stream_idle: float = 300.0
     max_stream: float = 0.0
     request: float = 0.0
+    bypass_overload: bool = False
 
     def idle(self, route: Route) -> float:
         """Return how long an exchange of `route` may be silent."""
@@ -39,5 +40,8 @@ def listener_times(listener: Listener, path: str, errors: list[ConfigError]) -> 
             if getattr(listener, name)
         ]
     return Times(
-        listener.stream_idle_timeout, listener.max_stream_duration, listener.request_timeout
+        listener.stream_idle_timeout,
+        listener.max_stream_duration,
+        listener.request_timeout,
+        listener.bypass_overload,
     )

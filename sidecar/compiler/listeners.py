@@ -205,6 +205,7 @@ def _compile(
     plan.idle_timeout = listener.idle_timeout
     plan.stream_idle_timeout = listener.stream_idle_timeout
     plan.max_connections = listener.max_connections
+    plan.bypass_overload = listener.bypass_overload
     plan.max_connection_duration = listener.max_connection_duration
     plan.gate = gate_of(listener, address, path, context)
     plan.grpc_web = listener.grpc_web

@@ -95,6 +95,7 @@ def compile_routes(
             per_try_timeout=route.retry.per_try_timeout or 0.0,
             per_try_idle_timeout=route.retry.per_try_idle_timeout or 0.0,
             stream_idle_timeout=times.idle(route),
+            bypass_overload=route.bypass_overload or times.bypass_overload,
             buffer_limit=route.buffer_limit,
         )
         entries.append((hosts, tests, plan))

@@ -19,6 +19,7 @@ from sidecar.compiler.listeners import (
     make_server_tls,
     make_simple_tls,
 )
+from sidecar.compiler.overload import check_overload
 from sidecar.compiler.stores import check_stores
 from sidecar.core.api import Draw
 from sidecar.core.book import Book, Endpoint
@@ -66,6 +67,7 @@ def compile_snapshot(
     """
     errors: list[ConfigError] = []
     _check_names(snapshot, errors)
+    check_overload(snapshot.overload, errors)
     if book.clusters and not is_trial:
         trial = book.outline()
         compile_snapshot(

@@ -19,6 +19,7 @@ from sidecar.core.api import Answer, Wait
 from sidecar.core.grpc import Call, is_grpc
 from sidecar.core.grpc_web import WEB, GrpcWeb
 from sidecar.core.heads import request_edits
+from sidecar.core.overload import is_shed
 from sidecar.core.plan import PROTOCOL_HTTP2, ClusterPlan, RoutePlan
 from sidecar.core.replies import answer_with, reply_for
 from sidecar.core.retry import back_off, count_retry, has_another, tell_attempt, wait_after
@@ -199,6 +200,9 @@ class Exchange:
         route = self.route = self.listener.routes.find(head, self.caller)
         if route is None:
             self.fail("no-route")
+            return
+        overload = self.engine.overload
+        if overload is not None and is_shed(self, overload):
             return
         if route.on_request:
             self._filter(None)

@@ -177,6 +177,7 @@ class RoutePlan:
 
     __slots__ = (
         "buffer_limit",
+        "bypass_overload",
         "cluster",
         "grpc_timeout",
         "hash_policy",
@@ -211,6 +212,7 @@ class RoutePlan:
         per_try_timeout: float = 0.0,
         per_try_idle_timeout: float = 0.0,
         stream_idle_timeout: float = 300.0,
+        bypass_overload: bool = False,
         buffer_limit: int = 65536,
         hash_policy: tuple[HashKey, ...] = (),
     ) -> None:
@@ -235,6 +237,7 @@ class RoutePlan:
         self.per_try_timeout: Final = per_try_timeout
         self.per_try_idle_timeout: Final = per_try_idle_timeout
         self.stream_idle_timeout: Final = stream_idle_timeout
+        self.bypass_overload: Final = bypass_overload
         silences = [s for s in (stream_idle_timeout, per_try_idle_timeout) if s]
         self.idle_timeout: Final = min(silences, default=0.0)  # the first that may be over
         self.limits_tries: Final = bool(per_try_timeout or per_try_idle_timeout) or any(
@@ -327,6 +330,7 @@ class ListenerPlan:
     __slots__ = (
         "accept_proxy_protocol",
         "allow",
+        "bypass_overload",
         "detect_timeout",
         "fields",
         "gate",
@@ -375,6 +379,7 @@ class ListenerPlan:
         self.idle_timeout = 3600.0
         self.stream_idle_timeout = 300.0
         self.max_connections = 10000
+        self.bypass_overload = False
         self.max_connection_duration = 0.0
 
 

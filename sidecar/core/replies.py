@@ -106,6 +106,9 @@ REPLIES: Final[dict[str, Reply]] = {
     "admission-denied": Reply(
         503, "UO", "the cluster fails so often that not all requests are sent to it"
     ),
+    "overloaded": Reply(503, "OM", "this sidecar has too much to do"),
+    "connections-overflow": Reply(503, "OM", "this sidecar's limit of connections is reached"),
+    "descriptors-overflow": Reply(503, "OM", "this sidecar's limit of open files is reached"),
     "draining": Reply(503, "OM", "this sidecar is shutting down"),
     # What a route does by itself.
     "redirect": Reply(301, "", "the request belongs elsewhere"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from sidecar.core.api import Draw, Sink
 from sidecar.core.counts import Counts
+from sidecar.core.overload import Gate, Overload
 from sidecar.core.timers import Wheel
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ class Engine:
         "desk",
         "draining",
         "draw",
+        "gate",
         "identity",
         "later",
         "now",
+        "overload",
         "random_bits",
         "sampling",
         "sinks",
@@ -87,6 +90,8 @@ class Engine:
         self.identity = ""
         self.sampling = 0.01
         self.draining = False
+        self.overload: Overload | None = None  # None: there is not too much of anything
+        self.gate: Final = Gate()
         self.desk: Desk | None = None  # where quota that is shared is asked for
 
 

@@ -71,6 +71,10 @@ class Listener(Model, frozen=True, kw_only=True):
     bandwidth_limits: tuple[BandwidthLimit, ...] = ()
     """How fast connections are; all hold."""
 
+    bypass_overload: bool = False
+    """Its connections and requests are never refused because the sidecar has too much to do (Envoy:
+    bypass_overload_manager); its own `max_connections` holds."""
+
     max_head_size: Size = 61440
     """Octets of a request or response head; a longer one is refused (431, 502)."""
 

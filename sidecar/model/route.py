@@ -111,6 +111,9 @@ class Route(Model, frozen=True, kw_only=True):
     max_stream_duration: Duration | None = None
     """In place of the listener's; 0 means no limit."""
 
+    bypass_overload: bool = False
+    """Its requests are never refused because the sidecar has too much to do: for health checks."""
+
     retry: RetryPolicy = RetryPolicy()
     """When a request is tried again."""
 

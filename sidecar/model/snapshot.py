@@ -5,6 +5,7 @@ from sidecar.model.bootstrap import Admin, Process
 from sidecar.model.cluster import Cluster
 from sidecar.model.identity import Certificates, Workload
 from sidecar.model.listener import InboundListener, OutboundListener
+from sidecar.model.overload import Overload
 from sidecar.model.store import Store
 from sidecar.model.telemetry import Telemetry
 
@@ -35,6 +36,9 @@ class Snapshot(Model, frozen=True, kw_only=True):
 
     telemetry: Telemetry = Telemetry()
     """Metrics, access log, trace context."""
+
+    overload: Overload = Overload()
+    """When a worker has too much, and does less."""
 
     process: Process = Process()
     """Workers, state directory, drain."""

@@ -24,6 +24,7 @@ class Runner:
         self.sockets: Final[dict[str, socket.socket]] = {}
         self.listeners: Final[dict[str, ListenerState]] = {}
         self.plan: Plan | None = None
+        engine.gate.listeners = self.listeners.values()  # as they are at any time
 
     async def apply(self, plan: Plan) -> None:
         """Run `plan`: new exchanges are served by it, those under way keep theirs."""

@@ -60,14 +60,19 @@ class Front(asyncio.Protocol):
             return
         self._raw = self._transport = transport
         listener, plan = self._listener, self._listener.plan
-        if len(listener.connections) >= plan.max_connections or listener.engine.draining:
+        if listener.engine.draining:
             transport.abort()
             return
-        transport.set_write_buffer_limits(WRITE_HIGH)
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
             self._caller.host, self._caller.port = peer[0], peer[1]
             self._caller.local = transport.get_extra_info("sockname")[:2]
+        refusal = self._refusal()
+        if refusal is not None:
+            self._tell(refusal)
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(WRITE_HIGH)
         listener.connections.add(self)
         if plan.accept_proxy_protocol:
             self._arm(plan.handshake_timeout)
@@ -123,6 +128,13 @@ class Front(asyncio.Protocol):
             self._raw.abort()
 
     # Inside:
+
+    def _refusal(self) -> str | None:
+        """Return why the connection is one too many, None if it is not."""
+        listener, plan = self._listener, self._listener.plan
+        if len(listener.connections) >= plan.max_connections:
+            return "connections-overflow"
+        return None if plan.bypass_overload else listener.engine.gate.refusal()
 
     def _proxy(self) -> None:
         header = proxy_protocol.parse(self._buffer)

@@ -50,6 +50,7 @@ from sidecar.runtime.messages import (
     Secrets,
     Stats,
 )
+from sidecar.runtime.pressure import Monitor, raise_descriptor_limit
 from sidecar.runtime.tasks import background, spawn
 from sidecar.telemetry.access_log import AccessLogSink
 from sidecar.telemetry.metrics import MetricsSink, ejections, guards, hedges, quotas
@@ -92,6 +93,8 @@ class Worker:
         self._waiter: asyncio.Task[None] | None = None  # while we are an orphan
         self._inbox: Final[asyncio.Queue[tuple[Channel[Down], Down, list[int]]]] = asyncio.Queue()
         self._bugs = 0
+        limit = raise_descriptor_limit()
+        self._monitor: Final = Monitor(self._engine, self._book, INTERVAL, limit)
         self.done: Final = asyncio.Event()
 
     async def run(self, sock: socket.socket) -> None:
@@ -270,6 +273,7 @@ class Worker:
     async def _apply(self, snapshot: Snapshot, secret: Secret | None) -> None:
         plan = compile_snapshot(snapshot, secret, self._book, self._dialler)
         plan.sinks = self._sinks(snapshot)
+        self._monitor.configure(snapshot.overload, snapshot.process.workers)
         self._engine.sampling = snapshot.telemetry.tracing.sampling / 100
         await self._runner.apply(plan)
         self._snapshot, self._secret = snapshot, secret
@@ -297,10 +301,12 @@ class Worker:
 
     def _every_second(self) -> None:
         self._loop.call_later(REPORT_INTERVAL, self._every_second)
+        self._monitor.sample()
         self._report()
 
     def _flush(self) -> None:
         self._loop.call_later(INTERVAL, self._flush)
+        self._monitor.tick()
         if self._log is not None:
             self._log.flush()
 
@@ -313,6 +319,7 @@ class Worker:
             rows = (
                 *self._metrics.rows(), *ejections(book), *guards(book), *hedges(book),
                 *quotas(book), *self._engine.counts.rows(),
+                *self._monitor.rows(self._index),
             )  # fmt: skip
             samples = [Sample(*row) for row in rows]
         dropped = self._log.dropped if self._log is not None else 0
