@@ -30,6 +30,7 @@ from sidecar.core.book import Book, Endpoint
 from sidecar.core.plan import ClusterPlan, Dialled
 from sidecar.core.timers import Wheel
 from sidecar.core.types import Caller, Engine, ListenerState
+from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
 from sidecar.runtime.clock import wall
 from sidecar.runtime.listener import Front
@@ -122,6 +123,7 @@ class Stand:
         full: bool = False,
         cluster: dict[str, Any] | None = None,
         log_format: str = "text",
+        files: dict[str, bytes] | None = None,
         **listener: Any,
     ) -> None:
         self.ready: list[Callable[[], None]] = []
@@ -148,7 +150,8 @@ class Stand:
                 }
             ],
         }
-        plan = compile_snapshot(decode(config, Snapshot), None, Book(), self._dial)
+        secret = None if files is None else Secret(files=files)
+        plan = compile_snapshot(decode(config, Snapshot), secret, Book(), self._dial)
         self.engine.identity = plan.identity
         lines: list[bytes] = []
         sinks: list[Any] = [MetricsSink("web", plan.identity, 2000)]

@@ -12,6 +12,7 @@ from sidecar.compiler.authorization import (
 from sidecar.compiler.context import Context
 from sidecar.compiler.credentials import api_keys_filter, basic_auth_filter
 from sidecar.compiler.jwt import jwt_filter
+from sidecar.compiler.locations import fields_at
 from sidecar.compiler.patterns import PathTest, path_test
 from sidecar.core.api import HttpFilter, NetworkFilter
 from sidecar.errors import ConfigError
@@ -119,7 +120,13 @@ def path_guards(routes: tuple[Route, ...], ground: Ground) -> list[HttpFilter | 
 def fields_of(listener: Listener, routes: tuple[Route, ...]) -> set[bytes]:
     """Return the request fields that the policies look at, in lower case."""
     holders: list[Listener | Route] = [listener, *routes]
-    return {name for holder in holders for name in field_names(holder.authorization)}
+    found: set[bytes] = set()
+    for holder in holders:
+        found |= field_names(holder.authorization)
+        for model in (holder.jwt, holder.api_keys):
+            found |= fields_at(() if model is None else model.locations)
+        found |= set() if holder.basic_auth is None else {b"authorization"}
+    return found
 
 
 def named_files(snapshot: Snapshot) -> list[tuple[str, str]]:

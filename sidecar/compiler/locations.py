@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote_plus
 
-from sidecar.core.credential import Location
+from sidecar.core.credential import Location, take_out
 from sidecar.errors import ConfigError
 from sidecar.wire.edits import FRAMING
 from sidecar.wire.fields import RequestHead
@@ -33,6 +33,13 @@ def location(word: str, path: str, errors: list[ConfigError]) -> Location:
     return _bearer() if low == b"authorization" else _header(low)
 
 
+def fields_at(words: Iterable[str]) -> set[bytes]:
+    """Return the request fields in which `words` say that a token or key stands, in lower case."""
+    found = [match for word in words if (match := _LOCATION.fullmatch(word)) is not None]
+    fields = {match[2].lower().encode() for match in found if match[1] == "header"}
+    return fields | {b"cookie" for match in found if match[1] == "cookie"}
+
+
 def header_names(names: Iterable[str], path: str, errors: list[ConfigError]) -> list[bytes]:
     """Return names of fields that we set for the app, in lower case."""
     errors += [
@@ -49,11 +56,11 @@ def _bearer() -> Location:
         found = None if value is None else _BEARER.fullmatch(value)
         return None if found is None else found[1]
 
-    return Location(take, lambda head: head.remove(b"authorization"))
+    return Location(take, lambda head: take_out(head, b"authorization"))
 
 
 def _header(name: bytes) -> Location:
-    return Location(lambda head: head.get(name), lambda head: head.remove(name))
+    return Location(lambda head: head.get(name), lambda head: take_out(head, name))
 
 
 def _query(name: str) -> Location:

@@ -83,24 +83,39 @@ def _text(value: object) -> Iterable[bytes]:
 
 
 def lookalikes(names: Iterable[bytes]) -> re.Pattern[bytes]:
-    """Return what matches the lines of fields that an app may take for one of `names`.
+    """Return what finds the names of fields that an app may take for one of `names`.
 
     Some servers read `_` as `-`: `x_user` would be a field that only we may set.
     """
     forms = [b"[-_]".join(map(re.escape, re.split(b"[-_]", name))) for name in names]
-    return re.compile(rb"^(?i:" + b"|".join(forms) + rb"):[^\n]*+\n", re.MULTILINE)
+    # One literal, the line end, leads to the candidates, as in wire.http1_head.
+    return re.compile(rb"\n((?i:" + b"|".join(forms) + rb")):")
+
+
+def take_out(head: Fields, name: bytes) -> None:
+    """Take field `name` out of `head`, as `remove` does; a value that was looked at says where it is.
+
+    1.0 us where a pattern takes 4.8 to go through a head of ten fields (bench: access).
+    """
+    value = head.found.get(name)
+    block = head.block
+    if value and head.pairs is None:
+        at = block.find(value)
+        start, end = block.rfind(b"\n", 0, at) + 1, block.find(b"\n", at) + 1
+        line = block[start:end]
+        # The whole value of a line of this name: then there is no other, or they were joined.
+        if line[: len(name) + 1].lower() == name + b":" and line[len(name) + 1 :].strip() == value:
+            del head.found[name]
+            head.block = block[:start] + block[end:]
+            return
+    head.remove(name)
 
 
 def strip(head: Fields, pattern: re.Pattern[bytes]) -> None:
-    """Take the fields out that `pattern` matches, as `lookalikes` has it."""
+    """Take the fields out whose names `pattern` finds, as `lookalikes` has it."""
     if head.pairs is None:
-        if pattern.search(head.block) is None:
-            return
-        gone = [line.partition(b":")[0].lower() for line in pattern.findall(head.block)]
-        head.block = pattern.sub(b"", head.block)
+        found = pattern.findall(b"\n" + head.block)
     else:
-        gone = [n for n, _ in head.pairs if pattern.match(n + b":\n")]
-        if gone:
-            head.pairs = [pair for pair in head.pairs if pair[0] not in gone]
-    for name in gone:
-        head.found.pop(name, None)
+        found = pattern.findall(b"\n" + b":\n".join([n for n, _ in head.pairs]) + b":")
+    for name in {name.lower() for name in found} if found else ():
+        head.remove(name)

@@ -41,7 +41,7 @@ class Settings:
     """Field for the name; empty: none."""
 
     spoofed: re.Pattern[bytes] | None
-    """Lines that callers may not send."""
+    """Finds fields that callers may not send."""
 
 
 @final

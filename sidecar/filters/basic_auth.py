@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 from sidecar.core.api import Answer, HttpFilter, Wait
-from sidecar.core.credential import accept_user, strip
+from sidecar.core.credential import accept_user, strip, take_out
 from sidecar.identity.hashed import MAX_PASSWORD, Password, mark
 from sidecar.plugin import Plugin
 
@@ -78,7 +78,7 @@ class Settings:
     """Field for the name; empty: none."""
 
     spoofed: re.Pattern[bytes] | None
-    """Lines that callers may not send."""
+    """Finds fields that callers may not send."""
 
     state: State
     """Outlives a config push that leaves the file as it is."""
@@ -129,7 +129,7 @@ class BasicAuth(HttpFilter):
             return "password-overflow" if pair in state.waiting else _WRONG
         accept_user(exchange, name, settings.header)
         if not settings.forward:
-            exchange.head.remove(b"authorization")
+            take_out(exchange.head, b"authorization")
         return None
 
     def _next(self, engine: Engine) -> None:

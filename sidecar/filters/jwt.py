@@ -86,7 +86,7 @@ class Settings:
     """Fields for the app, and the claims they are from."""
 
     spoofed: re.Pattern[bytes] | None
-    """Lines that callers may not send."""
+    """Finds fields that callers may not send."""
 
     cache_size: int
     """How many verified tokens are remembered."""

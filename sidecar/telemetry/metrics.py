@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SHADOW: Final = "rate_limit_shadow"
 DENIED: Final = "authorization_denied"
 DENIED_SHADOW: Final = "authorization_shadow"
+_MARKS: Final = frozenset({SHADOW, DENIED, DENIED_SHADOW})
 
 Labels = tuple[tuple[str, str], ...]
 Key = tuple[str, str, str, int, str, str]
@@ -103,7 +104,7 @@ class MetricsSink(Sink):
         if series is None:
             series = self._series(key, cluster)
         series.count += 1
-        if exchange.fields is not None:
+        if exchange.fields is not None and not _MARKS.isdisjoint(exchange.fields):
             self._noted(exchange.fields, exchange.caller.identity)
         if exchange.attempts > 1:
             self.retries += exchange.attempts - 1

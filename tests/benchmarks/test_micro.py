@@ -4,12 +4,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from benchmarks.micro import exchange, features, frames, head
+from benchmarks.micro import access, exchange, features, frames, head
 from benchmarks.micro.features import CASES, differences
 from benchmarks.micro.instructions import COUNT, NONE, TOTAL, Counted, a_unit
 from benchmarks.micro.turns import Case, chosen, spent
 
 MODULES: Mapping[str, Mapping[str, Case]] = {
+    "access": access.CASES,
     "exchange": exchange.CASES,
     "features": features.CASES,
     "frames": frames.CASES,

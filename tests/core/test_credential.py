@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.core.credential import claim_values, lookalikes, strip
+from sidecar.core.credential import claim_values, lookalikes, strip, take_out
 from sidecar.wire.fields import RequestHead
 
 CLAIMS: dict[str, Any] = {
@@ -79,3 +79,37 @@ def test_fields_that_look_like_ours_are_taken_out(is_2: bool) -> None:
     assert set(head.found) == set(left)
     strip(head, OURS)
     assert [name for name, _ in head.as_pairs()] == left
+
+
+TAKEN: list[tuple[bytes, bytes]] = [
+    (b"A: 1\r\nX-Key: k\r\nB: 2\r\n", b"A: 1\r\nB: 2\r\n"),
+    (b"x-key:k\r\n", b""),
+    (b"X-KEY: \t k \t\r\nA: k\r\n", b"A: k\r\n"),
+    (b"A: k\r\nX-Key: k\r\n", b"A: k\r\n"),  # the value is found elsewhere first
+    (b"X-Key: k\r\nA: 1\r\nX-Key: l\r\n", b"A: 1\r\n"),
+    (b"X-Key: k\r\nX-Key: k\r\n", b""),
+    (b"X-Key: a, b\r\nX-Key: a\r\n", b""),
+    (b"X-Key: kk\r\nA: 1\r\nX-Key: k\r\n", b"A: 1\r\n"),
+    (b"X-Keys: k\r\nX-Key: k\r\n", b"X-Keys: k\r\n"),
+    (b"X-Key:\r\nA: 1\r\n", b"A: 1\r\n"),
+    (b"A: 1\r\n", b"A: 1\r\n"),
+]
+
+
+@pytest.mark.parametrize(("block", "left"), TAKEN)
+@pytest.mark.parametrize("looked", [True, False])
+def test_a_field_is_taken_out_wherever_and_however_often_it_stands(
+    block: bytes, left: bytes, looked: bool
+) -> None:
+    head = RequestHead(b"GET", b"/", 11, block, {})
+    if looked:
+        head.get(b"x-key")
+    take_out(head, b"x-key")
+    assert (head.block, head.get(b"x-key")) == (left, None)
+
+
+def test_a_field_of_http2_is_taken_out_too() -> None:
+    head = RequestHead(b"GET", b"/", 20, b"", {}, [(b"x-key", b"k"), (b"a", b"1")])
+    assert head.get(b"x-key") == b"k"
+    take_out(head, b"x-key")
+    assert (head.pairs, head.get(b"x-key")) == ([(b"a", b"1")], None)
