@@ -30,7 +30,7 @@ from sidecar.traffic.backoff import full_jitter
 from sidecar.traffic.lease import Ask, Granted
 from sidecar.traffic.rate import Grant
 
-MOST_ASKS: Final = 500  # in one call; Redis serves nobody else meanwhile (about 1 ms)
+MOST_ASKS: Final = 100  # in one call, about 1 ms in which Redis serves nobody else and 5 of our own
 PING: Final = 1.0  # seconds of quiet until it is looked whether the store is still there
 BACKOFF: Final = 0.05  # seconds: base of the waits between two tries to connect
 BACKOFF_MAX: Final = 1.0

@@ -11,6 +11,7 @@ import msgspec
 
 from sidecar.core.api import Sink
 from sidecar.core.plan import CALL
+from sidecar.core.replies import reply_for
 
 if TYPE_CHECKING:
     from sidecar.core.exchange import Exchange
@@ -79,14 +80,13 @@ class AccessLogSink(Sink):
 
     def refused(self, listener: str, code: str, peer: str) -> None:
         """Write the line of one refused connection."""
+        flag = reply_for(code).flag
         if self._json:
-            self._write(
-                _JSON.encode({"listener": listener, "reason": code, "downstream_address": peer})
-                + b"\n"
-            )
+            told = {"listener": listener, "reason": code, "response_flags": flag}
+            self._write(_JSON.encode({**told, "downstream_address": peer}) + b"\n")
         else:
             self._write(
-                f'[-] "- - -" 0 DPE 0 0 0 - "-" "-" "-" "-" "-" reason="{code}"'
+                f'[-] "- - -" 0 {flag} 0 0 0 - "-" "-" "-" "-" "-" reason="{code}"'
                 f' listener="{_clean(listener)}" downstream="{peer}"\n'.encode()
             )
 

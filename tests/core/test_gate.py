@@ -7,6 +7,7 @@ import pytest
 
 from sidecar.core.gate import Gate, Most, Pace
 from sidecar.core.types import Caller
+from sidecar.telemetry.access_log import AccessLogSink
 from sidecar.traffic.pace import Table
 from sidecar.wire.http2_frames import ENHANCE_YOUR_CALM, PREFACE, goaway, settings
 from tests.core.asking import HTTP1, PROTOCOLS, ask
@@ -46,6 +47,19 @@ def test_over_http1_it_is_answered(make: Make) -> None:
     assert (seen.status, seen.fields[b"connection"]) == (429, b"close")
     assert seen.body.endswith(b"(code connection-limit, flag RL, limit few)\n")
     assert harness.callers[1].fate == CLOSED
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_log_says_by_which_flag(make: Make, form: str) -> None:
+    harness, lines = make(listener=ONE), list[bytes]()
+    harness.engine.sinks = (*harness.engine.sinks, AccessLogSink(lines.append, form))
+    harness.open(GET)
+    ask(harness, HTTP1)
+    (line,) = lines
+    wanted = b'" 0 RL 0' if form == "text" else b'"response_flags":"RL"'
+    assert wanted in line
+    assert b"connection-limit" in line
+    assert b"10.9.9.9" in line
 
 
 def test_who_may_not_know_our_names_is_told_none(make: Make) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from sidecar.issuers.ephemeral import Authority
 from tests.e2e.stand import (
     Sidecar,
     Upstream,
@@ -150,3 +152,54 @@ def test_one_connection_too_many_is_told_so_and_the_next_is_served_again(rig: Ri
             return read_head(sock)[0].startswith(b"HTTP/1.1 200")
 
     assert wait_for(is_served)
+
+
+DOMAIN = "example.org"
+INBOUND = """\
+workload: {{name: catalog, trust_domain: {domain}}}
+certificates: {{certificate: {place}/certificate, key: {place}/key, roots: {place}/roots}}
+inbound:
+  - address: 127.0.0.1:{port}
+    app: 127.0.0.1:{app}
+    connection_limits: [{{connections: 1, by: [peer]}}]
+    bandwidth_limits: [{{down: {rate}, by: [peer]}}]
+"""
+
+
+def test_callers_over_mutual_tls_are_told_apart_by_identity(tmp_path: Path) -> None:
+    authority, app, port = Authority(DOMAIN), Upstream(size_asked), free_port()
+    own = authority.issue(f"spiffe://{DOMAIN}/ns/default/sa/catalog")
+    for name in ("certificate", "key", "roots"):
+        (tmp_path / name).write_bytes(getattr(own, name))
+    text = INBOUND.format(domain=DOMAIN, place=tmp_path, port=port, app=app.port, rate=RATE)
+    sidecar = Sidecar(tmp_path, text)
+
+    @contextlib.contextmanager
+    def connected(account: str) -> Iterator[ssl.SSLSocket]:
+        secret = authority.issue(f"spiffe://{DOMAIN}/ns/default/sa/{account}")
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        tls.check_hostname = False
+        tls.load_verify_locations(cadata=authority.roots.decode())
+        (tmp_path / account).write_bytes(secret.certificate + secret.key)
+        tls.load_cert_chain(tmp_path / account)
+        with talk(port) as raw, tls.wrap_socket(raw) as sock:
+            sock.settimeout(20)
+            yield sock
+
+    get = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
+    try:
+        with connected("web") as one, connected("jobs") as other:
+            one.sendall(get % SIZE)
+            with taking_its_time(LEAST):
+                assert read_response(one)[1] == pattern(SIZE)
+            other.sendall(get % 1)
+            assert read_response(other)[1] == b"\0"
+            with connected("web") as second:
+                second.sendall(get % 1)
+                answer = read_all(second)
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert answer.endswith(b"flag RL, limit connections by peer)\n")
+    finally:
+        app.close()
+        assert sidecar.stop() == 0
+    assert "msg=bug" not in sidecar.log.read_text()
