@@ -60,7 +60,7 @@ def compile_routes(
             errors.append(ConfigError(f"{where}.name", f"two routes are called {route.name!r}"))
         names.add(route.name)
         match = route.match
-        hosts = tuple(h.lower() for h in (*match.hosts, *match.sni))
+        hosts = tuple(h.lower().rstrip(".") for h in (*match.hosts, *match.sni))
         _check_hosts(match.hosts, f"{where}.match.hosts", errors)
         _check_hosts(match.sni, f"{where}.match.sni", errors)
         tests = conditions(match, f"{where}.match", errors, context.draw)

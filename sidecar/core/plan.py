@@ -320,7 +320,9 @@ class RouteTable:
         return self._any
 
 
-_PORT: Final = re.compile(rb":[0-9]*$")
+# A name with a dot behind it is the same name (RFC 3986 §3.2.2), and so it is to
+# many apps: it must not lead past the route, and the policy, of the name.
+_PORT: Final = re.compile(rb"\.+(?::[0-9]*)?$|:[0-9]*$")
 
 
 @final

@@ -42,6 +42,11 @@ def found(table: RouteTable, host: str, method: str = "GET") -> str:
     [
         ("a.example", "exact"),
         ("a.example:8080", "exact"),
+        ("a.example.", "exact"),
+        ("a.example.:8080", "exact"),
+        ("a.example..", "exact"),
+        ("b.example.", "wild"),
+        ("a.example.org.", ""),
         ("b.example", "wild"),
         ("c.b.example", "wild"),
         ("example", ""),

@@ -1,5 +1,6 @@
 """Who may do what: every condition, deny over allow, what shadow rules say, and no way around."""
 
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -284,6 +285,20 @@ def test_no_spelling_leads_past_the_route_that_has_the_policy(
     assert harness.outcomes[0].code == code
 
 
+@pytest.mark.parametrize("host", ["admin", "ADMIN", "admin.", "admin:80", "admin.:80"])
+def test_no_spelling_of_a_host_leads_past_the_route_that_has_the_policy(
+    make: Make, host: str
+) -> None:
+    routes = [
+        {"match": {"hosts": ["admin."]}, "cluster": "app", "authorization": [{"action": "deny"}]},
+        {"cluster": "app"},
+    ]
+    harness = make(role="inbound", listener={"routes": routes})
+    harness.connects_at_once = True
+    assert status(harness, host=host) == 403
+    assert status(harness, host="other.") == 200
+
+
 def test_routes_without_a_policy_take_any_spelling(make: Make) -> None:
     routes = [{"match": {"path": "/admin"}, "cluster": "app"}, {"cluster": "app"}]
     harness = make(role="inbound", listener={"routes": routes})
@@ -422,6 +437,25 @@ def test_a_session_may_be_told_by_the_name_it_asks_for(make: Make) -> None:
     harness = ruled(make, rules, protocol="tcp")
     names = ("db", "a.db", "xdb", "")
     assert [session(harness, WEB, name) for name in names] == ["", "", DENIED, DENIED]
+
+
+def hello(name: str) -> bytes:
+    """Return the first octets of a TLS client that asks for `name`."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+def test_tls_that_is_passed_on_unopened_is_told_by_its_hello(make: Make) -> None:
+    rules: Rules = [{"action": "allow", "match": {"server_names": ["*.internal"]}}]
+    route = {"match": {"sni": ["db.internal", "evil.example"]}}
+    harness = make(protocol="tcp", listener={"authorization": rules}, route=route)
+    harness.connects_at_once = True
+    kept, refused = harness.open(hello("DB.internal")), harness.open(hello("evil.example"))
+    assert (kept.fate, refused.fate) == ("open", "reset")
+    assert [outcome.code for outcome in harness.sink.sessions] == [DENIED]
 
 
 def test_a_refused_session_says_why_in_log_and_metric(make: Make) -> None:
