@@ -78,7 +78,8 @@ class Faults(Source):
         Raises:
             ConfigErrors: `running` has no such route, or does not compile with the fault.
         """
-        names = [r.name for x in (*running.inbound, *running.outbound) for r in x.routes]
+        listeners = (*running.inbound, *running.outbound)
+        names = [r.name for x in listeners for r in x.routes or (Route(name=x.cluster),)]
         if wanted.route not in names or not wanted.route:
             there = ", ".join(name for name in names if name) or "none with a name"
             raise ConfigErrors(
@@ -126,7 +127,12 @@ class Faults(Source):
         ]
 
     def _into(self, listener: Kind) -> Kind:
-        return replace(listener, routes=tuple(self._with_faults(r) for r in listener.routes))
+        routes = listener.routes
+        if not routes and any(held.route == listener.cluster for held in self._held.values()):
+            # `cluster` is short for a route of that name.
+            routes = (Route(name=listener.cluster, cluster=listener.cluster),)
+            listener = replace(listener, cluster="")
+        return replace(listener, routes=tuple(self._with_faults(r) for r in routes))
 
     def _with_faults(self, route: Route) -> Route:
         found = tuple(h.fault for h in self._held.values() if h.route == route.name)

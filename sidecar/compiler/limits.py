@@ -1,5 +1,7 @@
 """Faults and quota of a route, as its filters."""
 
+from typing import Final
+
 from sidecar.compiler.context import Context
 from sidecar.compiler.rate_service import service_filter
 from sidecar.compiler.rules import part_of, rule_conditions
@@ -9,13 +11,21 @@ from sidecar.core.quota import Share
 from sidecar.errors import ConfigError
 from sidecar.filters import fault, local_rate_limit, shared_rate_limit
 from sidecar.model.fault import Fault, FaultAbort, FaultDelay
+from sidecar.model.match import RouteMatch
 from sidecar.model.quota import RateLimit, Shared
 from sidecar.traffic.rate import Buckets, Rate
 
+_ANY: Final = RouteMatch()
+_OF_REQUESTS: Final = frozenset(RouteMatch.__struct_fields__) - {"peer", "ports", "percent"}
 
-def fault_filter(model: Fault, place: tuple[str, str], path: str, context: Context) -> HttpFilter:
+
+def fault_filter(
+    model: Fault, place: tuple[str, str], path: str, context: Context, *, is_tcp: bool = False
+) -> fault.Fault:
     """Return the filter of one fault; `place` tells it from all others."""
     errors = context.errors
+    if is_tcp:
+        _check_tcp_fault(model, path, errors)
     kinds = (model.delay, model.abort, model.throughput, model.by_header)
     if all(kind is None for kind in kinds):
         detail = "does nothing: expected delay, abort, throughput or by_header"
@@ -108,6 +118,21 @@ def _share(
 def _part_of(requests: int, per: float, burst: int, workers: int) -> Rate:
     """Return one worker's part of a rate that all `workers` keep together."""
     return Rate(requests / workers, per, max(1, burst // workers))
+
+
+def _check_tcp_fault(model: Fault, path: str, errors: list[ConfigError]) -> None:
+    """Refuse what only requests have."""
+    errors += [
+        ConfigError(f"{path}.{name}", "a tcp listener sees no requests")
+        for name in ("throughput", "by_header")
+        if getattr(model, name) is not None
+    ]
+    if any(getattr(model.match, name) != getattr(_ANY, name) for name in _OF_REQUESTS):
+        expected = "a tcp listener can match `peer`, `ports` and `percent` only"
+        errors.append(ConfigError(f"{path}.match", expected))
+    if model.abort is not None and not (model.abort.reset or model.abort.black_hole):
+        expected = "a tcp listener answers nothing: expected reset or black_hole"
+        errors.append(ConfigError(f"{path}.abort", expected))
 
 
 def _delay(model: FaultDelay, path: str, errors: list[ConfigError]) -> fault.Delay:

@@ -32,7 +32,7 @@ _HTTP_MATCHES: Final = frozenset(RouteMatch.__struct_fields__) - {"hosts", "sni"
 _PLAIN: Final = Route()
 _HTTP_ACTIONS: Final = (
     "redirect", "respond", "rewrite", "request_headers", "response_headers", "cors",
-    "faults", "hedge", "rate_limits", "authorization", "jwt", "api_keys", "basic_auth",
+    "hedge", "rate_limits", "authorization", "jwt", "api_keys", "basic_auth",
     "mirror", "filters", "stream_idle_timeout", "max_stream_duration", "external_authorization",
 )  # fmt: skip
 APP: Final = "app|"  # begins the names of the clusters that `app` is short for

@@ -18,6 +18,7 @@ from sidecar.compiler.retries import INBOUND_RETRIES, hedge_filters, retry_filte
 from sidecar.core.api import HttpFilter
 from sidecar.core.plan import ClusterPlan, RoutePlan, RouteTable
 from sidecar.errors import ConfigError
+from sidecar.filters.fault import Fault
 from sidecar.model.route import Route
 
 _GOALS: Final = ("cluster", "clusters", "redirect", "respond")
@@ -75,7 +76,8 @@ def compile_routes(
             *access_filters(route, where, access.ground, context),
             *own_filter(route, where, context, access.external),
         )
-        stops = _filters(route, (scope, name), where, context, policy, shared)
+        is_tcp = access.ground.is_tcp
+        stops = _filters(route, (scope, name), where, context, policy, shared, is_tcp=is_tcp)
         stops += hedge_filters(route, shares, where, errors)
         guard = guards[index]
         plan = RoutePlan(
@@ -89,6 +91,7 @@ def compile_routes(
                 *stops,
             ),
             hash_policy=hash_keys,
+            session_filters=tuple(s for s in stops if is_tcp and isinstance(s, Fault)),
             retry=retry_plan(route.retry, retries, f"{where}.retry", errors),
             timeout=timeout,
             grpc_timeout=route.timeout or 0.0,
@@ -148,6 +151,8 @@ def _filters(
     context: Context,
     policy: tuple[HttpFilter, ...],
     shared: Sequence[HttpFilter],
+    *,
+    is_tcp: bool,
 ) -> list[HttpFilter]:
     """Return the route's own filters and `policy`, in the order in which they are asked."""
     found: list[HttpFilter] = []
@@ -163,7 +168,7 @@ def _filters(
         found.append(bandwidth_filter(model, at, f"{path}.bandwidth_limits[{index}]", context))
     for index, fault in enumerate(route.faults):
         at = (scope, f"{name}#{index}")
-        found.append(fault_filter(fault, at, f"{path}.faults[{index}]", context))
+        found.append(fault_filter(fault, at, f"{path}.faults[{index}]", context, is_tcp=is_tcp))
     found += [*shared, *python_filters(route.filters, place, f"{path}.filters", context)]
     found += action_filters(route, path, context.errors)
     return [*found, *mirror_filters(route, path, context), *retry_filters(route.retry)]

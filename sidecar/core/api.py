@@ -119,14 +119,28 @@ class HttpFilter:
         """Learn how the exchange ended."""
 
 
+class Pause(NamedTuple):
+    """Of a session: not yet, or, without end, never: it hangs until its caller gives up."""
+
+    seconds: float
+    refusal: Answer | None = None
+    """What becomes of it then; None: it goes on."""
+
+
 class NetworkFilter:
     """One stop of a connection that is served as opaque bytes."""
 
     __slots__ = ()
 
-    def on_session(self, session: Session) -> str | Answer | None:
-        """Return the code of a refusal, or one with its detail; None lets the session through."""
+    def on_session(self, session: Session) -> str | Answer | Pause | None:
+        """Return the code of a refusal, or one with its detail, or a pause; None lets it through.
+
+        Only what a route asks may pause a session.
+        """
         return None
+
+    def on_session_end(self, session: Session) -> None:
+        """Learn that a session has ended; only what a route asks is told."""
 
 
 class Sink:

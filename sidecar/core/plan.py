@@ -189,6 +189,8 @@ class RoutePlan:
         "on_reply",
         "on_request",
         "on_response",
+        "on_session",
+        "on_session_end",
         "own_grpc_timeout",
         "own_timeout",
         "per_try_idle_timeout",
@@ -215,6 +217,7 @@ class RoutePlan:
         bypass_overload: bool = False,
         buffer_limit: int = 65536,
         hash_policy: tuple[HashKey, ...] = (),
+        session_filters: tuple[NetworkFilter, ...] = (),
     ) -> None:
         self.name: Final = name
         self.cluster: Final = clusters[0][1] if len(clusters) == 1 else None
@@ -249,6 +252,10 @@ class RoutePlan:
         self.on_response: Final = tuple(f for f in filters if overrides(f, "on_response"))
         self.on_reply: Final = tuple(f for f in filters if overrides(f, "on_reply"))
         self.on_finish: Final = tuple(f for f in reversed(filters) if overrides(f, "on_finish"))
+        self.on_session: Final = session_filters
+        self.on_session_end: Final = tuple(
+            f for f in session_filters if overrides(f, "on_session_end")
+        )
 
     def pick(self, draw: Draw) -> ClusterPlan:
         """Return the cluster for one request, by weight."""

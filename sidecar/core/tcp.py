@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import TYPE_CHECKING, Final, cast, final
 
-from sidecar.core.api import Answer
+from sidecar.core.api import Answer, Pause
 from sidecar.core.replies import reply_for
-from sidecar.core.timers import Timer
+from sidecar.core.timers import NEVER, Timer
 from sidecar.errors import UpstreamError
 
 if TYPE_CHECKING:
     from sidecar.core.book import Endpoint
     from sidecar.core.plan import ClusterPlan, ListenerPlan, RoutePlan
     from sidecar.core.types import Caller, Engine, ListenerState
+
+_LINGER: Final = struct.pack("ii", 1, 0)  # on, for no time: what is unsent is thrown away
 
 MAX_DIALS: Final = 3  # endpoints tried: nothing was sent, so the next one is safe
 
@@ -23,6 +27,7 @@ class Session(asyncio.Protocol):
     """The downstream protocol of an opaque connection; its other half is `UpstreamHalf`."""
 
     __slots__ = (
+        "asked",
         "attempts",
         "bytes_in",
         "bytes_out",
@@ -47,6 +52,8 @@ class Session(asyncio.Protocol):
         "transport",
         "tried",
         "upstream",
+        "wait_until",
+        "waits",
         "wall",
     )
 
@@ -68,6 +75,9 @@ class Session(asyncio.Protocol):
         self.held: list[bytes] = []  # what came before the endpoint was there
         self.eof = False
         self.closing = False
+        self.asked = 0  # how many of the route's filters have had it
+        self.waits: Pause | None = None
+        self.wait_until = NEVER
         self.code = ""
         self.flag = ""
         self.detail = ""
@@ -89,21 +99,16 @@ class Session(asyncio.Protocol):
         for stop in self.plan.network_filters:
             refusal = stop.on_session(self)
             if refusal is not None:
-                if isinstance(refusal, str):
-                    refusal = Answer(refusal)
-                self.fail(refusal.code, refusal.detail)
+                assert not isinstance(refusal, Pause)
+                self._refuse(refusal)
                 return
         self.route = self.plan.routes.find_name(self.server_name)
         if self.route is None:
             self.fail("no-route")
-            return
-        self.cluster = self.route.pick(self.engine.draw)
-        state = self.cluster.state
-        if state.connections >= self.cluster.max_connections:
-            self.fail("pending-overflow")
-            return
-        self._arm()
-        self._dial()
+        elif self.route.on_session:
+            self._ask()
+        else:
+            self._place()
 
     def data_received(self, data: bytes) -> None:
         """Octets from the caller."""
@@ -112,6 +117,8 @@ class Session(asyncio.Protocol):
         upstream = self.upstream
         if upstream is not None and upstream.transport is not None:
             upstream.transport.write(data)
+        elif self.is_lost:
+            pass  # read on: else nobody would notice that the caller gives up
         else:
             self.held.append(data)
             self.transport.pause_reading()
@@ -124,7 +131,7 @@ class Session(asyncio.Protocol):
             if upstream.eof:
                 return False
             upstream.transport.write_eof()
-        return True
+        return not self.is_lost
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The caller is gone."""
@@ -153,7 +160,48 @@ class Session(asyncio.Protocol):
         self.detail = detail
         self._end(code)
 
+    @property
+    def is_lost(self) -> bool:
+        """Say whether it waits for nothing."""
+        return self.waits is not None and self.wait_until == NEVER
+
     # Inside:
+
+    def _ask(self) -> None:
+        """Ask the filters of the route, from where they were left."""
+        route = self.route
+        assert route is not None
+        while self.asked < len(route.on_session):
+            self.asked += 1
+            said = route.on_session[self.asked - 1].on_session(self)
+            if isinstance(said, Pause):
+                self.waits = said
+                self.wait_until = self.engine.now() + said.seconds
+                self._arm()
+                return
+            if said is not None:
+                self._refuse(said)
+                return
+        self._place()
+
+    def _refuse(self, refusal: str | Answer) -> None:
+        if isinstance(refusal, str):
+            refusal = Answer(refusal)
+        if refusal.cut:
+            reset_on_close(self.transport)
+        self.fail(refusal.code, refusal.detail)
+
+    def _place(self) -> None:
+        """Draw the cluster, and dial an endpoint of it."""
+        route = self.route
+        assert route is not None
+        self.cluster = route.pick(self.engine.draw)
+        state = self.cluster.state
+        if state.connections >= self.cluster.max_connections:
+            self.fail("pending-overflow")
+            return
+        self._arm()
+        self._dial()
 
     def upstream_connected(self) -> None:
         """The endpoint is there."""
@@ -215,14 +263,29 @@ class Session(asyncio.Protocol):
     def _due(self, now: float) -> None:
         if self.closing:
             self._abort()  # what is left to send is not read
-        elif now >= self.moved + self.plan.idle_timeout:
+        elif now >= self.wait_until:
+            self._go_on(now)
+        elif now >= self.moved + self.plan.idle_timeout > self.moved:
             self.fail("stream-idle")
         else:
             self._arm()
 
     def _arm(self) -> None:
-        if self.plan.idle_timeout:
-            self.engine.wheel.arm(self.timer, self.moved + self.plan.idle_timeout)
+        idle = self.plan.idle_timeout
+        deadline = min(self.wait_until, self.moved + idle if idle else NEVER)
+        if deadline != NEVER:
+            self.engine.wheel.arm(self.timer, deadline)
+
+    def _go_on(self, now: float) -> None:
+        """The pause that a filter asked for is over."""
+        waits, self.waits = self.waits, None
+        assert waits is not None
+        self.wait_until = NEVER
+        self.moved = now
+        if waits.refusal is not None:
+            self._refuse(waits.refusal)
+        else:
+            self._ask()
 
     def _end(self, code: str) -> None:
         """The end of both directions, told once."""
@@ -240,6 +303,9 @@ class Session(asyncio.Protocol):
                 transport.close()
                 if transport.get_write_buffer_size() and self.plan.idle_timeout:
                     self.engine.wheel.arm(self.timer, self.engine.now() + self.plan.idle_timeout)
+        if self.route is not None:
+            for stop in self.route.on_session_end:
+                stop.on_session_end(self)
         for sink in self.engine.sinks:
             sink.session(self)
         if self.upstream is None or self.upstream.transport is not None:
@@ -311,3 +377,10 @@ class UpstreamHalf(asyncio.Protocol):
     def resume_writing(self) -> None:
         """It has caught up."""
         self.session.transport.resume_reading()
+
+
+def reset_on_close(transport: asyncio.Transport) -> None:
+    """Have the peer see a reset, and not an orderly end, when `transport` is aborted."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)

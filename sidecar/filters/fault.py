@@ -7,17 +7,19 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
-from sidecar.core.api import Answer, HttpFilter, Verdict, Wait
+from sidecar.core.api import Answer, HttpFilter, NetworkFilter, Pause, Verdict, Wait
 from sidecar.core.grpc import is_grpc
 from sidecar.core.late import late
 from sidecar.core.plan import Condition
 from sidecar.plugin import Plugin
 from sidecar.traffic.pace import Bucket
+from sidecar.wire.fields import RequestHead
 
 if TYPE_CHECKING:
     from sidecar.core.api import Draw
     from sidecar.core.exchange import Exchange
-    from sidecar.wire.fields import RequestHead
+    from sidecar.core.tcp import Session
+    from sidecar.core.types import Caller
 
 _DELAY: Final = b"x-envoy-fault-delay-request"
 _ABORT: Final = b"x-envoy-fault-abort-request"
@@ -68,6 +70,7 @@ class ByHeader(NamedTuple):
     """Seconds of delay, at most."""
 
 
+_NO_HEAD: Final = RequestHead(b"", b"", 11, b"", {})  # for conditions, of which none looks at it
 BLACK_HOLE: Final = Wait(math.inf)
 
 
@@ -78,7 +81,7 @@ class State:
     __slots__ = ("active", "since")
 
     def __init__(self) -> None:
-        self.active: Final[set[Exchange]] = set()
+        self.active: Final[set[Exchange | Session]] = set()
         self.since: float | None = None  # when it met its first request
 
 
@@ -115,8 +118,8 @@ class Settings:
 
 
 @final
-class Fault(HttpFilter):
-    """See the module."""
+class Fault(HttpFilter, NetworkFilter):
+    """See the module; for requests, and for opaque sessions of tcp listeners."""
 
     __slots__ = ("_settings",)
 
@@ -125,16 +128,8 @@ class Fault(HttpFilter):
 
     def on_request(self, exchange: Exchange) -> Verdict:
         """Draw what befalls the request; the abort comes behind the delay."""
-        settings, state = self._settings, self._settings.state
-        head = exchange.head
-        for condition in settings.conditions:
-            if not condition(head, exchange.caller):
-                return None
-        now = exchange.engine.now()
-        if state.since is None:
-            state.since = now
-        is_over = settings.lifetime and now >= state.since + settings.lifetime
-        if is_over or len(state.active) >= settings.max_active:
+        settings, head = self._settings, exchange.head
+        if not self._may_befall(head, exchange.caller, exchange.engine.now()):
             return None
         delay, abort, slow = settings.delay, settings.abort, settings.throughput
         if settings.by_header is not None:
@@ -147,7 +142,7 @@ class Fault(HttpFilter):
         is_slow = slow is not None and draw() < slow.share
         if not seconds and answer is None and not is_slow:
             return None
-        state.active.add(exchange)
+        settings.state.active.add(exchange)
         exchange.fields = {**(exchange.fields or {}), "fault": settings.name}
         if slow is not None and is_slow:
             late(exchange).pace(Bucket(slow.rate))
@@ -159,6 +154,40 @@ class Fault(HttpFilter):
     def on_finish(self, exchange: Exchange) -> None:
         """Make room for the next one."""
         self._settings.state.active.discard(exchange)
+
+    def on_session(self, session: Session) -> Answer | Pause | None:
+        """Draw what befalls a session."""
+        settings, engine = self._settings, session.engine
+        if not self._may_befall(_NO_HEAD, session.caller, engine.now()):
+            return None
+        delay, abort, draw = settings.delay, settings.abort, engine.draw
+        seconds = 0.0 if delay is None or draw() >= delay.share else _length(delay, draw)
+        answer = None if abort is None or draw() >= abort.share else abort.answer
+        if not seconds and answer is None:
+            return None
+        settings.state.active.add(session)
+        session.fields = {**(session.fields or {}), "fault": settings.name}
+        if isinstance(answer, Wait):
+            session.flag = "FI"
+            return Pause(math.inf)
+        if not seconds:
+            return answer
+        session.flag = "DI"
+        return Pause(seconds, answer)
+
+    def on_session_end(self, session: Session) -> None:
+        """Make room for the next one."""
+        self._settings.state.active.discard(session)
+
+    def _may_befall(self, head: RequestHead, caller: Caller, now: float) -> bool:
+        settings, state = self._settings, self._settings.state
+        for condition in settings.conditions:
+            if not condition(head, caller):
+                return False
+        if state.since is None:
+            state.since = now
+        is_over = settings.lifetime and now >= state.since + settings.lifetime
+        return not is_over and len(state.active) < settings.max_active
 
 
 def _length(delay: Delay, draw: Draw) -> float:

@@ -77,7 +77,11 @@ class FaultByHeader(Model, frozen=True, kw_only=True):
 
 
 class Fault(Model, frozen=True, kw_only=True):
-    """One fault (Envoy: HTTPFault)."""
+    """One fault (Envoy: HTTPFault).
+
+    On a listener with `protocol: tcp` it befalls sessions: `delay`, and `abort` with `reset` (a TCP reset) or `black_hole`;
+    `match` has `peer`, `ports` and `percent` there.
+    """
 
     name: str = ""
     """Its name in the log, field `fault`. Empty: the route's name and its place, `checkout#0`."""

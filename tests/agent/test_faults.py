@@ -114,3 +114,16 @@ def test_there_is_a_limit(desk: Desk) -> None:
         desk.add()
     with pytest.raises(ConfigErrors, match="100 faults are under way already"):
         desk.add()
+
+
+def test_the_cluster_of_a_listener_is_the_name_of_its_only_route(desk: Desk) -> None:
+    config = tree(protocol="tcp")
+    config["outbound"][0].pop("routes")
+    config["outbound"][0]["cluster"] = "app"
+    desk.source.snapshot = decode(config, Snapshot)
+    desk.add("app", abort={"reset": True})
+    listener = desk.faults.load().outbound[0]
+    assert listener.cluster == ""
+    assert [(r.name, r.cluster, len(r.faults)) for r in listener.routes] == [("app", "app", 1)]
+    desk.faults.remove(1)
+    assert desk.faults.load() is desk.source.snapshot

@@ -97,7 +97,6 @@ def test_a_bad_pattern_of_a_rewrite_is_told_with_its_path() -> None:
     [
         {"rewrite": {"path": "/"}},
         {"cors": {"origins": ["a"]}},
-        {"faults": [{"delay": 1}]},
         {"rate_limits": [{"requests": 1}]},
         {"mirror": ["app"]},
         {"request_headers": {"remove": ["a"]}},

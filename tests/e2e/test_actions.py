@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.e2e.stand import ROOT, Sidecar, Upstream, echo, free_port, wait_for
+from tests.e2e.stand import ROOT, Sidecar, Upstream, echo, free_port, talk, wait_for
 
 CONFIG = """\
 workload: web
@@ -146,3 +146,46 @@ def test_faults_at_run_time(rig: Rig) -> None:
     wait_for(lambda: status() == 200)
     assert rig.sidecar.get("/faults/add")[0] == 405
     assert rig.sidecar.get("/faults/add", "POST")[0] == 400
+
+
+def test_faults_of_tcp_at_run_time(tmp_path: Path) -> None:
+    upstream, port = Upstream(echo), free_port()
+    config = (
+        f"workload: web\noutbound: [{{address: '127.0.0.1:{port}', protocol: tcp, cluster: db}}]\n"
+        f"clusters: [{{name: db, endpoints: ['127.0.0.1:{upstream.port}']}}]\n"
+    )
+    sidecar = Sidecar(tmp_path, config)
+
+    def run(*arguments: str) -> str:
+        admin = ("--admin", f"127.0.0.1:{sidecar.admin}")
+        command = [sys.executable, "-m", "sidecar", "fault", *arguments, *admin]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def outcome() -> str:
+        with talk(port) as sock:
+            try:
+                sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                return sock.recv(100)[:12].decode()
+            except ConnectionResetError:
+                return "reset"
+
+    try:
+        assert outcome() == "HTTP/1.1 200"
+        run("add", "db", "--reset")
+        wait_for(lambda: outcome() == "reset")
+        run("remove", "1")
+        wait_for(lambda: outcome() == "HTTP/1.1 200")
+        run("add", "db", "--delay", "300ms", "--black-hole", "--percent", "0%")
+        run("add", "db", "--delay", "300ms")
+
+        def is_late() -> bool:
+            began = time.monotonic()
+            return outcome() == "HTTP/1.1 200" and time.monotonic() - began >= 0.3
+
+        wait_for(is_late)
+    finally:
+        upstream.close()
+        assert sidecar.stop() == 0
+    assert "msg=bug" not in sidecar.log.read_text()
