@@ -24,6 +24,7 @@ KEPT_OUT_OF_THE_WORKER = {
     "cryptography",
     "jwt",
     "click",
+    "dns",
     "rich",
     "h2",
 }

@@ -8,7 +8,7 @@ from sidecar.errors import ConfigError
 from sidecar.model.listener import Listener
 from sidecar.model.route import Route
 
-_HTTP_ONLY: Final = ("request_timeout", "max_stream_duration")
+_HTTP_ONLY: Final = ("request_timeout", "min_request_rate", "max_stream_duration")
 
 
 class Times(NamedTuple):
@@ -18,6 +18,7 @@ class Times(NamedTuple):
     max_stream: float = 0.0
     request: float = 0.0
     bypass_overload: bool = False
+    rate: int = 0
 
     def idle(self, route: Route) -> float:
         """Return how long an exchange of `route` may be silent."""
@@ -28,7 +29,9 @@ class Times(NamedTuple):
         """Return what limits the exchanges of `route` as a whole: nothing, where nothing does."""
         own = route.max_stream_duration
         most = self.max_stream if own is None else own
-        return (WholeStream(most, self.request),) if most or self.request else ()
+        if not (most or self.request or self.rate):
+            return ()
+        return (WholeStream(most, self.request, self.rate),)
 
 
 def listener_times(listener: Listener, path: str, errors: list[ConfigError]) -> Times:
@@ -44,4 +47,5 @@ def listener_times(listener: Listener, path: str, errors: list[ConfigError]) -> 
         listener.max_stream_duration,
         listener.request_timeout,
         listener.bypass_overload,
+        listener.min_request_rate,
     )

@@ -12,6 +12,7 @@ from sidecar.core.api import HttpFilter
 from sidecar.core.timers import NEVER
 from sidecar.errors import UpstreamError
 
+PERIOD: Final = 10.0  # seconds over which the rate of a request is looked at
 BLAMED: Final = frozenset({"upstream-timeout", "grpc-deadline"})  # on the endpoint
 
 if TYPE_CHECKING:
@@ -20,23 +21,65 @@ if TYPE_CHECKING:
 
 
 @final
+class Arrival:
+    """How a request arrives that is not whole yet: by when it must be, and how fast at least."""
+
+    __slots__ = ("_is_stalled", "_rate", "_seen", "_until", "_was_stalled")
+
+    def __init__(self, until: float, rate: int) -> None:
+        self._until: Final = until
+        self._rate: Final = rate  # octets a second; 0: any
+        self._seen = 0  # octets, when last looked at
+        self._is_stalled = False  # the endpoint takes no more: the caller cannot send
+        self._was_stalled = False  # at any time since the last look
+
+    def stalled(self, *, is_stalled: bool) -> None:
+        """Note whether the caller cannot send."""
+        self._is_stalled = is_stalled
+        self._was_stalled = True
+
+    def next_look(self, exchange: Exchange, now: float) -> float:
+        """Return when there is something to find out."""
+        self._seen = exchange.bytes_in
+        self._was_stalled = self._is_stalled
+        return min(self._until, now + PERIOD if self._rate else NEVER)
+
+    def failure(self, exchange: Exchange, now: float) -> str:
+        """Return what is wrong with it at `now`, empty if nothing is."""
+        if now >= self._until:
+            return "request-timeout"
+        is_slow = exchange.bytes_in - self._seen < self._rate * PERIOD
+        # Nor is it the caller's fault that it waits for `100 Continue`.
+        return (
+            "request-too-slow"
+            if is_slow and not (self._was_stalled or exchange.head.expect)
+            else ""
+        )
+
+
+@final
 class WholeStream(HttpFilter):
     """Asked first on routes that limit the whole exchange, or the arrival of its request; 0: no limit."""
 
-    __slots__ = ("_most", "_request")
+    __slots__ = ("_most", "_rate", "_request")
 
-    def __init__(self, most: float, request: float) -> None:
+    def __init__(self, most: float, request: float, rate: int) -> None:
         self._most: Final = most
         self._request: Final = request
+        self._rate: Final = rate
 
     def on_request(self, exchange: Exchange) -> None:
         """Note by when it must be over."""
         if self._most:
             exchange.last = exchange.started + self._most
         deadline = min(exchange.route_deadline, exchange.last)
-        if self._request and exchange.owed:
-            # Until the request is whole: then the route's timeout takes its place.
-            deadline = min(deadline, exchange.started + self._request)
+        if exchange.owed:
+            # Until the request is whole: then the route's timeout takes its place.  A body of a
+            # length not said may be a stream of what happens, when it happens.
+            until = exchange.started + self._request if self._request else NEVER
+            arrival = Arrival(until, self._rate if exchange.head.length else 0)
+            exchange.arrival = arrival
+            deadline = min(deadline, arrival.next_look(exchange, exchange.started))
         exchange.route_deadline = deadline
 
 
@@ -60,12 +103,22 @@ def limit_try(exchange: Exchange, route: RoutePlan, cluster: ClusterPlan, now: f
 
 
 def overdue(exchange: Exchange, now: float, *, is_whole: bool) -> str:
-    """Return which limit of the exchange has passed; `is_whole`: its request has come to its end."""
+    """Return which limit of the exchange has passed; `is_whole`: its request has come to its end.
+
+    Empty: none has, the request arrives as it should, and the next look is noted.
+    """
     if now >= exchange.last:
         return "stream-duration"
     if exchange.grpc is not None and now >= exchange.grpc.deadline:
         return "grpc-deadline"
-    return "upstream-timeout" if is_whole else "request-timeout"
+    if is_whole:
+        return "upstream-timeout"
+    arrival = exchange.arrival
+    failure = arrival.failure(exchange, now)
+    if not failure:
+        deadline = NEVER if exchange.grpc is None else exchange.grpc.deadline
+        exchange.route_deadline = min(exchange.last, deadline, arrival.next_look(exchange, now))
+    return failure
 
 
 def try_overdue(exchange: Exchange, now: float) -> UpstreamError:

@@ -62,6 +62,7 @@ class Exchange:
     """One request and response; also the outcome that sinks are told about."""
 
     __slots__ = (
+        "arrival",
         "asked",
         "attempts",
         "bytes_in",
@@ -163,6 +164,7 @@ class Exchange:
         self.extra: list[Field] = []  # fields of ours, sent after the caller's
         self.taps: tuple[Tap | Meter, ...] = ()  # filters that have the body as well
         self.fields: dict[str, str] | None = None  # what filters add to the access log
+        self.arrival: durations.Arrival  # of a request not whole yet, where that is limited
         self.credential: Credential  # set by a filter that has verified one, see there
         self.grpc: Call | None = None
         self.web: GrpcWeb | None = None  # the caller is a browser
@@ -451,11 +453,18 @@ class Exchange:
     def upstream_full(self) -> None:
         """The endpoint reads slowly: stop reading the request."""
         self.downstream.pause()
+        self._stalled(is_stalled=True)
 
     def upstream_writable(self) -> None:
         """It has caught up."""
         self.moved = self.engine.now()
         self.downstream.resume()
+        self._stalled(is_stalled=False)
+
+    def _stalled(self, *, is_stalled: bool) -> None:
+        assert self.route is not None
+        if self.route.is_limited and self.owed & REQUEST:
+            self.arrival.stalled(is_stalled=is_stalled)
 
     # Time says:
 
@@ -466,6 +475,9 @@ class Exchange:
         assert self.route is not None
         if now >= self.route_deadline:
             code = durations.overdue(self, now, is_whole=not self.owed & REQUEST)
+            if not code:
+                self._arm()
+                return
             self._drop_client("upstream-timeout" if code in durations.BLAMED else "")
             self.fail(code)
         elif now >= self.try_deadline:

@@ -57,6 +57,7 @@ REPLIES: Final[dict[str, Reply]] = {
     "http2-flood": Reply(400, "DPE", "the caller sent too much that carries nothing"),
     "downstream-closed": Reply(499, "DC", "the caller went away"),
     "request-timeout": Reply(408, "DPE", "the request did not arrive in time"),
+    "request-too-slow": Reply(408, "DPE", "the request arrived too slowly"),
     "stream-duration": Reply(408, "DT", "the request took as long as one may", grpc_status=4),
     "connection-duration": Reply(408, "DT", "the connection lasted as long as one may"),
     "stream-idle": Reply(408, "SI", "nothing moved in either direction for too long"),

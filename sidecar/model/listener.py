@@ -51,6 +51,10 @@ class Listener(Model, frozen=True, kw_only=True):
     """Seconds that a caller has for a whole request, its body included, unless a response begins before (408 after
     that); 0 means no limit."""
 
+    min_request_rate: Size = 0
+    """Octets a second, over 10 s each, that the body of a request with a Content-Length must come at (408 otherwise); time in
+    which the endpoint takes no more does not count. For edges where callers are not trusted; 0 means any rate."""
+
     max_connection_duration: Duration = 0.0
     """Seconds after which a connection takes no further request and ends with those under way; a tcp session is closed
     (flag DT). 0 means no limit. Kept to the second."""

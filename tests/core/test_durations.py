@@ -313,6 +313,95 @@ def test_a_whole_request_is_held_up_by_its_answer_only(make: Make) -> None:
     assert caller.take() == OK
 
 
+# How fast it arrives:
+
+
+SLOW = POST.replace(b": 4", b": 100000")
+
+
+def test_a_body_that_trickles_is_refused(make: Make) -> None:
+    harness = make(listener={"min_request_rate": 100})
+    caller = harness.open(SLOW)
+    harness.connect()
+    caller.send(b"x" * 1000)
+    harness.advance(10)
+    assert harness.outcomes == []
+    caller.send(b"x" * 999)
+    harness.advance(9.9)
+    assert caller.take() == b""
+    harness.advance(0.2)
+    answer = caller.take()
+    assert (status_of(answer), b"code request-too-slow" in answer) == (b"408", True)
+    assert harness.outcomes[0][:3] == (408, "request-too-slow", "DPE")
+    assert harness.endpoint().failures == 0
+
+
+def test_a_body_that_comes_fast_enough_is_waited_for(make: Make) -> None:
+    harness = make(listener={"min_request_rate": 100, "request_timeout": 65})
+    caller = harness.open(SLOW)
+    harness.connect()
+    for _ in range(6):
+        caller.send(b"x" * 1000)
+        harness.advance(10)
+    assert harness.outcomes == []
+    caller.send(b"x" * 1000)
+    harness.advance(5.1)
+    assert harness.outcomes[0].code == "request-timeout"
+
+
+@pytest.mark.parametrize(
+    "head", [POST.replace(b"Content-Length: 4", b"Transfer-Encoding: chunked"), GET]
+)
+def test_a_stream_of_events_has_no_rate(make: Make, head: bytes) -> None:
+    harness = make(listener={"min_request_rate": 100}, route={"timeout": 0})
+    caller = harness.open(head)
+    upstream = harness.connect()
+    harness.advance(60)
+    upstream.send(OK)
+    assert caller.take().startswith(OK[:15])
+
+
+def test_a_caller_that_waits_for_the_endpoint_is_not_slow(make: Make) -> None:
+    harness = make(listener={"min_request_rate": 100})
+    caller = harness.open(SLOW.replace(b": 100000", b": 400000"))
+    upstream = harness.connect()
+    upstream.stall()
+    caller.send(b"x" * 300_000)
+    harness.advance(35)
+    assert harness.outcomes == []
+    upstream.catch_up()
+    harness.advance(14)
+    assert harness.outcomes == []
+    harness.advance(2)
+    assert harness.outcomes[0].code == "request-too-slow"
+
+
+def test_a_call_that_arrives_slowly_has_its_deadline_still(make: Make) -> None:
+    harness = make(listener={"min_request_rate": 100}, cluster={"protocol": "http2"})
+    caller = harness.call()
+    fields = [*GRPC, (b"content-length", b"9000"), (b"grpc-timeout", b"15S")]
+    stream = caller.ask(b"POST", fields=fields, end=False)
+    harness.serve()
+    caller.say(stream, b"x" * 2000)
+    harness.advance(12)
+    assert harness.outcomes == []
+    harness.advance(3.1)
+    assert harness.outcomes[0].code == "grpc-deadline"
+
+
+def test_a_caller_that_was_not_told_to_go_on_is_not_slow(make: Make) -> None:
+    harness = make(listener={"min_request_rate": 100})
+    asking = SLOW.replace(b"Content-Length", b"Expect: 100-continue\r\nContent-Length")
+    caller = harness.open(asking)
+    upstream = harness.connect()
+    harness.advance(25)
+    assert caller.take() == b""
+    upstream.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert caller.take() == b"HTTP/1.1 100 Continue\r\n\r\n"
+    harness.advance(10.1)
+    assert b"code request-too-slow" in caller.take()
+
+
 # Maximum duration of connections:
 
 
