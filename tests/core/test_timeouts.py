@@ -172,3 +172,17 @@ def test_without_a_timeout_an_idle_caller_may_stay(make: Make) -> None:
     assert caller.take() == OK
     harness.advance(100_000)
     assert caller.fate == OPEN
+
+
+def test_without_a_limit_of_idleness_a_caller_that_does_not_read_is_waited_for(make: Make) -> None:
+    harness = make(listener={"stream_idle_timeout": 0})
+    harness.connects_at_once = True
+    caller = harness.open()
+    caller.stall()
+    caller.send(GET)
+    size = 200_000
+    harness.upstreams[0].send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"b" * size)
+    harness.advance(4000.0)
+    assert caller.fate == OPEN
+    caller.catch_up()
+    assert caller.take().endswith(b"b" * 100)

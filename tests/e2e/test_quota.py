@@ -196,3 +196,35 @@ outbound:
     finally:
         assert sidecar.stop() == 0
     assert "msg=bug" not in sidecar.log.read_text()
+
+
+def test_while_the_agent_is_gone_a_worker_keeps_the_rate_by_itself(tmp_path: Path) -> None:
+    port = free_port()
+    config = f"""\
+workload: web
+outbound:
+  - address: 127.0.0.1:{port}
+    routes:
+      - respond: {{body: ok}}
+        rate_limits: [{{requests: 3, per: 1h, by: ["header:x-tenant"], shared: {{}}}}]
+"""
+    sidecar = Sidecar(tmp_path, config)
+    pid = sidecar.worker_pid()
+
+    def ask(tenant: str) -> int:
+        answer = httpx.get(f"http://127.0.0.1:{port}/", headers={"x-tenant": tenant})
+        return answer.status_code
+
+    try:
+        assert [ask("a") for _ in range(2)] == [200, 200]
+        sidecar.process.kill()
+        sidecar.process.wait(10)
+        assert [ask("b") for _ in range(4)] == [200, 200, 200, 429]
+        sidecar.start()  # the next agent adopts the worker
+        assert sidecar.worker_pid() == pid
+        # An answer in time ends the worker's own keeping; the new agent's buckets are full.
+        wait_for(lambda: ask("b") == 200)
+        assert [ask("c") for _ in range(4)] == [200, 200, 200, 429]
+    finally:
+        assert sidecar.stop() == 0
+    assert "msg=bug" not in sidecar.log.read_text()
