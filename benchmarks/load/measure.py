@@ -87,8 +87,9 @@ def line_up(
         port = processes.free_port()
         home = directory / f"{peer.name}-{hop.workload}"
         process = launch(
-            peer, hop.with_features(features), home, core=PROXIES, port=port, endpoints=towards
-        )
+            peer, hop.with_features(features), home,
+            core=PROXIES, port=port, endpoints=towards, workers=case.workers,
+        )  # fmt: skip
         started.append(process)
         pids.append(process.pid)
         processes.await_port(port, home / "log")

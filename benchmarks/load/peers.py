@@ -75,7 +75,7 @@ class Peer:
     name: str
     template: str
     command: tuple[str, ...]
-    """`{config}` is filled in."""
+    """`{config}` and `{workers}` are filled in."""
     version: tuple[str, ...]
 
 
@@ -104,7 +104,7 @@ def peers(names: Sequence[str], python: str = sys.executable) -> dict[str, Peer]
                 "-c",
                 "{config}",
                 "--concurrency",
-                "1",
+                "{workers}",
                 "--use-dynamic-base-id",
                 "--service-node",
                 "bench",
@@ -144,11 +144,12 @@ def version(peer: Peer) -> str:
     return found[0] if found else "unknown"
 
 
-def start(core: int, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a process, and so its children, on one core."""
+def start(core: int, command: Sequence[str], log: Path, cores: int = 1) -> subprocess.Popen[bytes]:
+    """Start a process, and so its children, on `cores` cores from `core` on."""
+    place = f"{core}-{core + cores - 1}"
     with log.open("ab") as out:
         return subprocess.Popen(
-            ["taskset", "-c", str(core), *command], stdout=out, stderr=out, cwd=ROOT
+            ["taskset", "-c", place, *command], stdout=out, stderr=out, cwd=ROOT
         )
 
 
@@ -165,21 +166,32 @@ def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def launch(
-    peer: Peer, hop: Hop, home: Path, *, core: int, port: int, endpoints: Sequence[int]
+    peer: Peer,
+    hop: Hop,
+    home: Path,
+    *,
+    core: int,
+    port: int,
+    endpoints: Sequence[int],
+    workers: int = 1,
 ) -> subprocess.Popen[bytes]:
-    """Write the configuration of one proxy into `home` and start it; `home` is beside `tls`."""
+    """Write the configuration of one proxy into `home` and start it; `home` is beside `tls`.
+
+    It has the cores from `core` on, one for each worker.
+    """
     home.mkdir(exist_ok=True)
     blanks = {
         "port": port, "admin": free_port(), "directory": home, "workload": hop.workload,
-        "tls": home.parent / "tls", "workers": 1,
+        "tls": home.parent / "tls", "workers": workers,
     }  # fmt: skip
-    text = render((CONFIGS / peer.template).read_text(), hop.flags, blanks, endpoints)
+    flags = hop.flags | ({"many"} if workers > 1 else set())
+    text = render((CONFIGS / peer.template).read_text(), flags, blanks, endpoints)
     config = home / peer.template
     config.write_text(text)
     if "push" in hop.flags:
         (home / "large.json").write_text(assignment(["10.0.0.1"]))
-    command = [word.format(config=config) for word in peer.command]
-    return start(core, command, home / "log")
+    command = [word.format(config=config, workers=workers) for word in peer.command]
+    return start(core, command, home / "log", workers)
 
 
 def assignment(addresses: Sequence[str]) -> str:

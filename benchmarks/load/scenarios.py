@@ -78,6 +78,8 @@ class Case:
     unit: str = "request"
     kind: str = "load"
     """`load`, or a procedure of its own: `idle`, `startup`, `push`."""
+    workers: int = 1
+    """Workers, threads or processes of each proxy, with as many cores, the load's among them on a small machine."""
     octets: int = 0
     """Of one unit's body, where the cost of moving octets is the question."""
 
@@ -142,6 +144,12 @@ CASES: Final = (
          unit="connection"),
     Case("churn", "tls", "a new TLS connection for every request, each with a whole handshake",
          Load("wrk", close=True, tls=True), (hop("tls-in", workload="catalog"),), unit="connection"),
+    Case("connections", "1", "HTTP/1.1 over one connection: no two requests at a time",
+         Load("wrk", connections=1), direct=True),
+    Case("connections", "1000", "HTTP/1.1 over 1000 connections",
+         Load("wrk", connections=1000), direct=True),
+    Case("scaling", "two", "HTTP/1.1, two workers, threads or processes on two cores (http1 is with one)",
+         Load("wrk", connections=64), workers=2),
     Case("idle", "", "memory of 1000 idle connections", Load("wrk"), kind="idle"),
     Case("startup", "", "from the command to the first answer", Load("wrk"), kind="startup"),
     Case("push", "", "10,000 endpoints pushed while 1000 requests a second are served",

@@ -64,9 +64,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(template: str, case: Case, hop: Hop, features: str, directory: Path) -> str:
     blanks = {
         "port": 9000, "admin": 9001, "directory": directory, "workload": hop.workload,
-        "tls": directory / "tls", "workers": 1,
+        "tls": directory / "tls", "workers": case.workers,
     }  # fmt: skip
-    flags = hop.with_features(features).flags
+    flags = hop.with_features(features).flags | ({"many"} if case.workers > 1 else set())
     text = (CONFIGS / template).read_text()
     return render(text, flags, blanks, range(9100, 9100 + case.endpoints))
 
@@ -157,6 +157,7 @@ def test_peers_accept_what_they_are_measured_with(peer: str, directory: Path) ->
 def test_every_scenario_of_the_command_line_is_there_or_says_why_not() -> None:
     promised = (
         "http1 tls-in mtls-in outbound http2 grpc mesh tcp bulk bodies churn idle push startup"
+        " connections scaling"
     )
 
     assert set(NAMES) == set(promised.split())
