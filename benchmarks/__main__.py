@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.load.check import judged, verdicts
 from benchmarks.load.interpreter import Chosen, UnusableError, choose
+from benchmarks.load.large import config
 from benchmarks.load.measure import Plan, Row, measure, names
 from benchmarks.load.peers import ROOT, AbsentError, Peer, needed, peers, prepare, version
 from benchmarks.load.procedures import PROCEDURES
@@ -130,7 +131,7 @@ def planned(case: Case, alike: int, options: argparse.Namespace, found: dict[str
         asked = options.rates or ()
         features = (options.features or "bare",)
         subjects = len(names(case, Plan(0, 0, features, found, True)))
-        rounds = options.rounds or 3
+        rounds = options.rounds or (1 if case.kind == "config" else 3)  # its starts take long
         loops = alike * subjects * (1 + (len(asked) if case.paced else 0))
         seconds = options.duration or max(1.0, QUICK_SECONDS / loops / (rounds + 1) // 1)
         while rounds > 1 and loops * (rounds * seconds + 1) > QUICK_SECONDS + 6:
@@ -160,7 +161,7 @@ def measured(cases: list[Case], options: argparse.Namespace, found: dict[str, Pe
                 directory = Path(name)
                 prepare(directory)
                 telling = replace(plan, told=told)
-                procedure = PROCEDURES.get(case.kind, measure)
+                procedure = {**PROCEDURES, "config": config}.get(case.kind, measure)
                 rows += procedure(case, features, telling, directory)
     return rows
 

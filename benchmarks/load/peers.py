@@ -175,10 +175,15 @@ def launch(
     endpoints: Sequence[int],
     workers: int = 1,
 ) -> subprocess.Popen[bytes]:
-    """Write the configuration of one proxy into `home` and start it; `home` is beside `tls`.
+    """Write the configuration of one proxy into `home` and start it, on a core for each worker."""
+    command = configured(peer, hop, home, port=port, endpoints=endpoints, workers=workers)
+    return start(core, command, home / "log", workers)
 
-    It has the cores from `core` on, one for each worker.
-    """
+
+def configured(
+    peer: Peer, hop: Hop, home: Path, *, port: int, endpoints: Sequence[int], workers: int = 1
+) -> list[str]:
+    """Write the configuration of one proxy into `home`, beside `tls`; return its command."""
     home.mkdir(exist_ok=True)
     blanks = {
         "port": port, "admin": free_port(), "directory": home, "workload": hop.workload,
@@ -190,8 +195,7 @@ def launch(
     config.write_text(text)
     if "push" in hop.flags:
         (home / "large.json").write_text(assignment(["10.0.0.1"]))
-    command = [word.format(config=config, workers=workers) for word in peer.command]
-    return start(core, command, home / "log", workers)
+    return [word.format(config=config, workers=workers) for word in peer.command]
 
 
 def assignment(addresses: Sequence[str]) -> str:

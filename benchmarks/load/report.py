@@ -29,6 +29,8 @@ FIGURES: Final[Mapping[str, str]] = {
     "pss_mb": "PSS MB",
     "mb_per_1000_idle": "MB per 1000 idle connections",
     "ready_ms": "ms to the first answer",
+    "push_ms": "ms until a push is in force",
+    "push_cpu_ms": "CPU ms of a push and the traffic meanwhile",
     "cpu_ms": "CPU ms",
     "p99_during_by_before": "p99 during / before the push",
 }

@@ -77,7 +77,7 @@ class Case:
     """A HAProxy on the load's core opens the mTLS connections: the load tools have no certificate."""
     unit: str = "request"
     kind: str = "load"
-    """`load`, or a procedure of its own: `idle`, `startup`, `push`."""
+    """`load`, or a procedure of its own: `idle`, `startup`, `push`, `config`."""
     workers: int = 1
     """Workers, threads or processes of each proxy, with as many cores, the load's among them on a small machine."""
     octets: int = 0
@@ -154,6 +154,8 @@ CASES: Final = (
     Case("startup", "", "from the command to the first answer", Load("wrk"), kind="startup"),
     Case("push", "", "10,000 endpoints pushed while 1000 requests a second are served",
          Load("wrk"), (hop("push"),), peers=("envoy",), kind="push"),
+    Case("config", "", "1000 routes to 100 clusters of 100 endpoints, loaded, then changed under load",
+         Load("wrk"), peers=("envoy",), kind="config"),
 )  # fmt: skip
 
 # Asked for by name and refused with the reason.

@@ -157,7 +157,7 @@ def test_peers_accept_what_they_are_measured_with(peer: str, directory: Path) ->
 def test_every_scenario_of_the_command_line_is_there_or_says_why_not() -> None:
     promised = (
         "http1 tls-in mtls-in outbound http2 grpc mesh tcp bulk bodies churn idle push startup"
-        " connections scaling"
+        " connections scaling config"
     )
 
     assert set(NAMES) == set(promised.split())
