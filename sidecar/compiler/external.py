@@ -104,7 +104,7 @@ def _http(
         told or _nobody,
         names["allowed_upstream_headers"],
         names["allowed_client_headers"] or _nobody,
-        names["allowed_client_headers_on_success"] or _nobody,
+        names["allowed_client_headers_on_success"],
     )
 
 

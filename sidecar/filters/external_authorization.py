@@ -51,6 +51,9 @@ class Opinion(NamedTuple):
     body: bytes = b""
 
 
+_ALLOWED: Final = Opinion(ALLOWED)
+
+
 class Service(Protocol):
     """How a service is spoken to."""
 
@@ -181,7 +184,7 @@ class HttpService:
         told: Named,
         upstream: Named | None,
         client: Named,
-        on_success: Named,
+        on_success: Named | None,
     ) -> None:
         self._prefix: Final = prefix
         self._added: Final = added
@@ -220,6 +223,9 @@ class HttpService:
         status = result.head.status
         if status >= 500:
             return Opinion(FAILED, f"status {status}")
+        upstream, on_success = self._upstream, self._on_success
+        if status == 200 and upstream is None and on_success is None:
+            return _ALLOWED
         fields = [field for field in result.head.as_pairs() if field[0] not in FRAMING]
         if status != 200:
             client = self._client
@@ -227,13 +233,14 @@ class HttpService:
             return Opinion(
                 DENIED, f"status {status}", status=status, fields=tuple(told), body=result.body
             )
-        upstream, on_success = self._upstream, self._on_success
         spoofed: tuple[bytes, ...] = ()
         edits: list[Edit] = []
         if upstream is not None:
             spoofed = tuple({name for name, _ in exchange.head.as_pairs() if upstream(name)})
             edits = [Edit(ADD, *field) for field in fields if upstream(field[0])]
-        answers = [Edit(ADD, *field) for field in fields if on_success(field[0])]
+        answers: list[Edit] = []
+        if on_success is not None:
+            answers = [Edit(ADD, *field) for field in fields if on_success(field[0])]
         return Opinion(ALLOWED, "", spoofed, tuple(edits), tuple(answers))
 
 
