@@ -43,6 +43,12 @@ def gate_of(listener: Listener, address: str, path: str, context: Context) -> Ga
         _pace(model, ("bandwidth", address, index), f"{path}.bandwidth_limits[{index}]", context)
         for index, model in enumerate(listener.bandwidth_limits)
     ]
+    for index, model in enumerate(listener.bandwidth_limits):
+        if 0 < model.up < listener.min_request_rate * context.workers:
+            detail = (
+                f"is slower than the listener's min_request_rate of {listener.min_request_rate}"
+            )
+            errors.append(ConfigError(f"{path}.bandwidth_limits[{index}].up", detail))
     return Gate(tuple(mosts), tuple(paces)) if mosts or paces else None
 
 

@@ -294,6 +294,11 @@ class Exchange:
         if self.cluster is not None and self.status == 0:
             self._limit(self.engine.now())
             self._arm()
+        elif self.state == WAITING and self.route is not None and self.route.is_limited:
+            # A filter waits: what was asked of the arrival is over, the route's time is to come.
+            self.route_deadline = NEVER if self.grpc is None else self.grpc.deadline
+            self.route_deadline = min(self.route_deadline, self.last)
+            self._arm()
         if self.client is not None and self.state == STREAMING:
             self.client.finish(trailers)
             if self.response_done and not self.owed:
@@ -453,15 +458,16 @@ class Exchange:
     def upstream_full(self) -> None:
         """The endpoint reads slowly: stop reading the request."""
         self.downstream.pause()
-        self._stalled(is_stalled=True)
+        self.stalled(is_stalled=True)
 
     def upstream_writable(self) -> None:
         """It has caught up."""
         self.moved = self.engine.now()
+        self.stalled(is_stalled=False)  # first: who paces the caller may say otherwise
         self.downstream.resume()
-        self._stalled(is_stalled=False)
 
-    def _stalled(self, *, is_stalled: bool) -> None:
+    def stalled(self, *, is_stalled: bool) -> None:
+        """The caller cannot send, or can again: how slow it is meanwhile is not its fault."""
         assert self.route is not None
         if self.route.is_limited and self.owed & REQUEST:
             self.arrival.stalled(is_stalled=is_stalled)

@@ -38,6 +38,7 @@ class Meter:
         self._buckets.append(bucket)
         if size:
             self._spend([bucket], size)
+        self._exchange.stalled(is_stalled=self._is_owing or self._is_full)
 
     # The tap:
 
@@ -93,7 +94,9 @@ class Meter:
     def resume(self) -> None:
         """It has caught up."""
         self._is_full = False
-        if not self._is_owing:
+        if self._is_owing:
+            self._exchange.stalled(is_stalled=True)
+        else:
             self.below.resume()
 
     # Inside:
@@ -112,9 +115,11 @@ class Meter:
             if not self._is_owing:
                 self._is_owing = True
                 self.below.pause()
+                self._exchange.stalled(is_stalled=True)
             self._exchange.engine.wheel.arm(self._timer, now + wait)
         elif self._is_owing:
             self._is_owing = False
+            self._exchange.stalled(is_stalled=self._is_full)
             if not self._is_full:
                 self.below.resume()
 

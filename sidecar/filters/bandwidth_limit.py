@@ -59,6 +59,7 @@ class BandwidthLimit(HttpFilter):
         bucket.room(now)
         wait = bucket.wait(1)
         if wait:
+            exchange.stalled(is_stalled=True)  # what is held of the body has an end
             return Wait(wait, self._admit)
         meter(exchange).add(bucket, exchange.bytes_in)
         return None

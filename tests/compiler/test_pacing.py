@@ -50,6 +50,19 @@ def test_a_limit_of_connections_says_whose() -> None:
     ]
 
 
+def test_a_listener_does_not_hold_callers_to_less_than_it_asks_of_them() -> None:
+    def limited(up: int, lowest: int) -> dict[str, Any]:
+        return {"bandwidth_limits": [{"up": up}], "min_request_rate": lowest}
+
+    assert told(listener=limited(2000, 2000)) == []
+    assert told(listener=limited(2000, 2001)) == [
+        (
+            f"{LISTENER}.bandwidth_limits[0].up",
+            "is slower than the listener's min_request_rate of 2001",
+        )
+    ]
+
+
 def test_a_tcp_listener_limits_its_sessions_itself() -> None:
     limit = {"bandwidth_limits": [{"up": "1MiB"}]}
     assert told(protocol="tcp", listener=limit) == []

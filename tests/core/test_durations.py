@@ -319,6 +319,22 @@ def test_a_whole_request_is_held_up_by_its_answer_only(make: Make) -> None:
 SLOW = POST.replace(b": 4", b": 100000")
 
 
+@pytest.mark.parametrize("kind", ["http", "grpc"])
+def test_a_whole_request_that_a_filter_holds_up_has_arrived_in_time(make: Make, kind: str) -> None:
+    harness = make(listener={"request_timeout": 5}, route={"faults": [{"delay": 8}], "timeout": 0})
+    head = (
+        POST
+        if kind == "http"
+        else POST.replace(b"\r\n\r\n", b"\r\ncontent-type: application/grpc\r\n\r\n")
+    )
+    caller = harness.open(head + b"12")
+    caller.send(b"34")
+    harness.advance(7.0)
+    assert harness.outcomes == []
+    harness.advance(1.1)
+    assert harness.connect().take().endswith(b"1234")
+
+
 def test_a_body_that_trickles_is_refused(make: Make) -> None:
     harness = make(listener={"min_request_rate": 100})
     caller = harness.open(SLOW)

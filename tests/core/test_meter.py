@@ -193,3 +193,19 @@ def test_a_late_side_may_come_behind_a_meter(make: Make) -> None:
     exchange.taps = exchange.taps[1:]
     harness.callers[0].lose()
     assert [exchange.downstream, exchange.taps] == [server, ()]
+
+
+def test_a_caller_that_we_slow_down_is_not_blamed_for_it(make: Make) -> None:
+    rules = {"bandwidth_limits": [{"up": RATE}], "timeout": 0, "buffer_limit": 0}
+    harness = make(route=rules, listener={"min_request_rate": 5_000})
+    harness.connects_at_once = True
+    caller = harness.open(post(500_001))
+    (endpoint,) = harness.upstreams
+    endpoint.stall()
+    caller.send(b"b" * 500_000)  # paid for after 50 seconds
+    endpoint.catch_up()  # that it takes more is not all that there is to it
+    harness.advance(48.0)
+    assert harness.outcomes == []
+    harness.advance(25.0)  # now it could send its last octet, and does not
+    assert harness.outcomes[0].code == "request-too-slow"
+    assert caller.take().startswith(b"HTTP/1.1 408")

@@ -69,6 +69,22 @@ def test_a_request_with_a_body_waits_until_those_before_it_are_paid_for(make: Ma
     assert len(harness.upstreams) == 4
 
 
+def test_who_waits_for_its_turn_is_not_blamed_for_being_slow(make: Make) -> None:
+    harness = make(
+        route={"bandwidth_limits": [{"up": 10_000}], "timeout": 0},
+        listener={"min_request_rate": 1_000},
+    )
+    harness.connects_at_once = True
+    harness.open(post(300_000))
+    slow = harness.open(post(300_000)[:-1])
+    slow.send(b"b")
+    harness.advance(25.0)
+    assert len(harness.upstreams) == 1
+    harness.advance(40.0)
+    assert len(harness.upstreams) == 2
+    assert harness.outcomes == []
+
+
 def test_one_that_is_gone_before_its_turn_pays_nothing(make: Make) -> None:
     harness = limited(make, up=10_000)
     harness.open(post(6000))
