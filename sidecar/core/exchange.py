@@ -368,7 +368,7 @@ class Exchange:
         assert self.route is not None
         if self.held_size > self.route.buffer_limit:
             self.held = None
-        if body:
+        if body and (self.held_size > HOLD_LIMIT or self.attempts > 1):  # else it is not paused
             self.downstream.resume()  # first: the body may fill the connection, and pause it again
         if self.grpc is not None:
             self.grpc.pass_on(self.head, self.sent_at)

@@ -61,7 +61,7 @@ class Call:
     def keeps_back(self, exchange: Exchange, head: ResponseHead, body: bytes, *, end: bool) -> bool:
         """Say whether the response's head goes no further: a retry, or until trailers can tell."""
         assert exchange.route is not None
-        self.status = head.get(b"grpc-status") or b""
+        self.status = head.found.get(b"grpc-status", b"")
         if not exchange.route.retry.on_grpc or body or self.withheld is not None:
             return False
         if self.status:
@@ -106,7 +106,9 @@ class Call:
 def is_grpc(head: RequestHead) -> bool:
     """Say whether the request is a gRPC call; gRPC-Web is not, before it is made one."""
     kind = head.found.get(b"content-type")
-    return kind is not None and kind.startswith(GRPC) and kind[16:20] != b"-web"
+    return kind == GRPC or (
+        kind is not None and kind.startswith(GRPC) and kind[16:20] != b"-web"
+    )
 
 
 def parse_timeout(value: bytes) -> float | None:

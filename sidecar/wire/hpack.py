@@ -509,27 +509,27 @@ class Encoder:
     nothing out.  Never indexed are `Sensitive` fields, credentials and short cookies.
     """
 
-    __slots__ = ("_code", "_codes", "_least", "_max_table", "_wanted")
+    __slots__ = ("_codes", "_least", "_max_table", "code", "wanted")
 
     def __init__(self, max_table: int = DEFAULT_TABLE, *, huffman: bool = False) -> None:
         self._max_table = max_table
         self._codes = _Codes(_huffman_string if huffman else _string, DEFAULT_TABLE)
-        self._code = self._codes.__getitem__
-        self._wanted: int | None = None  # the next block says this size
+        self.code = self._codes.__getitem__
+        self.wanted: int | None = None  # the next block says this size
         self._least = DEFAULT_TABLE  # and before it this one, if it is less
         if max_table < DEFAULT_TABLE:
             self.limit(max_table)
 
     def limit(self, size: int) -> None:
         """Use at most `size` octets: the peer's SETTINGS_HEADER_TABLE_SIZE."""
-        self._wanted = min(size, self._max_table)
-        self._least = min(self._wanted, self._least)
+        self.wanted = min(size, self._max_table)
+        self._least = min(self.wanted, self._least)
 
     def encode(self, fields: Iterable[Field]) -> bytes:
         """Return the block of `fields`; the caller vouches that they are well-formed."""
-        if self._wanted is None:
-            return b"".join(map(self._code, fields))
-        return self._updates(self._wanted) + b"".join(map(self._code, fields))
+        if self.wanted is None:
+            return b"".join(map(self.code, fields))
+        return self._updates(self.wanted) + b"".join(map(self.code, fields))
 
     def _updates(self, wanted: int) -> bytes:
         """Return the size updates that are due, the smallest size since the last block first."""
@@ -539,6 +539,6 @@ class Encoder:
             if size != codes.size:
                 codes.resize(size)
                 updates += integer_octets(size, 5, 0x20)
-        self._wanted = None
+        self.wanted = None
         self._least = wanted
         return updates

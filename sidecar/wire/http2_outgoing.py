@@ -163,7 +163,11 @@ class Outgoing:
             self._local_done(stream)
 
     def _write_head(self, stream: Stream, fields: Iterable[Field], *, end: bool) -> None:
-        block = self._encoder.encode(fields)
+        encoder = self._encoder
+        if encoder.wanted is None:
+            block = b"".join(map(encoder.code, fields))  # `encode` without the call
+        else:
+            block = encoder.encode(fields)
         size = len(block)
         flags = END_HEADERS | END_STREAM if end else END_HEADERS
         limit = self._frame_limit
