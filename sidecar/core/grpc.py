@@ -106,9 +106,7 @@ class Call:
 def is_grpc(head: RequestHead) -> bool:
     """Say whether the request is a gRPC call; gRPC-Web is not, before it is made one."""
     kind = head.found.get(b"content-type")
-    return kind == GRPC or (
-        kind is not None and kind.startswith(GRPC) and kind[16:20] != b"-web"
-    )
+    return kind == GRPC or (kind is not None and kind.startswith(GRPC) and kind[16:20] != b"-web")
 
 
 def parse_timeout(value: bytes) -> float | None:

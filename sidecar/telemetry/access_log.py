@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 VALUE_LIMIT: Final = 1024  # characters of any one value; a caller chooses most of them
 
+_PROTOCOLS: Final = {10: "HTTP/1.0", 11: "HTTP/1.1", 20: "HTTP/2.0"}
+_FINE: Final = bytes([0x0A, 0x20, 0x21, *range(0x23, 0x5C), *range(0x5D, 0x7F)])  # LF divides
 _UNSAFE: Final = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 
 
@@ -43,19 +45,27 @@ class AccessLogSink(Sink):
             return
         head = exchange.head
         found = head.found
-        endpoint = exchange.endpoint
+        endpoint, route, ms = exchange.endpoint, exchange.route, exchange.upstream_ms
         spent = (exchange.engine.now() - exchange.started) * 1000
+        method, target, forwarded, agent, request_id, authority, trace = _texts(
+            head.method,
+            head.target,
+            found.get(b"x-forwarded-for") or b"-",
+            found.get(b"user-agent") or b"-",
+            exchange.request_id or b"-",
+            head.authority or b"-",
+            exchange.traceparent[3:35] or b"-",
+        )
         line = (
-            f'[{self._time(exchange.wall)}] "{_text(head.method)} {_text(head.target)}'
-            f' HTTP/{head.version / 10}" {exchange.status} {exchange.flag or "-"}'
+            f'[{self._time(exchange.wall)}] "{method} {target}'
+            f' {_PROTOCOLS[head.version]}" {exchange.status} {exchange.flag or "-"}'
             f" {exchange.bytes_in} {exchange.bytes_out} {spent:.0f}"
-            f" {f'{exchange.upstream_ms:.0f}' if exchange.upstream_ms >= 0 else '-'}"
-            f' "{_text(found.get(b"x-forwarded-for"))}" "{_text(found.get(b"user-agent"))}"'
-            f' "{_text(exchange.request_id)}" "{_text(head.authority)}"'
+            f" {f'{ms:.0f}' if ms >= 0 else '-'}"
+            f' "{forwarded}" "{agent}" "{request_id}" "{authority}"'
             f' "{endpoint.address if endpoint is not None else "-"}"'
             f' reason="{exchange.code or "-"}" peer="{exchange.caller.identity or "-"}"'
-            f' route="{exchange.route.name if exchange.route is not None else "-"}"'
-            f" attempts={exchange.attempts} trace={_text(exchange.traceparent[3:35])}"
+            f' route="{route.name if route is not None else "-"}"'
+            f" attempts={exchange.attempts} trace={trace}"
             f"{'' if exchange.fields is None else _said(exchange.fields)}\n"
         )
         self._write(line.encode())
@@ -157,6 +167,16 @@ def _session(session: Session, start: str) -> dict[str, object]:
 def _said(fields: dict[str, str]) -> str:
     """Return what filters add, for the end of a line."""
     return "".join([f' {name}="{_clean(value)}"' for name, value in fields.items()])
+
+
+def _texts(*values: bytes) -> list[str]:
+    """Return octets that a caller chose, fit for a terminal: nearly always all of them are."""
+    octets = b"\n".join(values)
+    if len(octets) <= VALUE_LIMIT and not octets.translate(None, _FINE):
+        texts = octets.decode("latin-1").split("\n")
+        if len(texts) == len(values):
+            return texts
+    return [_text(value) for value in values]
 
 
 def _text(value: bytes | None) -> str:

@@ -98,7 +98,7 @@ class MetricsSink(Sink):
             "" if cluster is None else cluster.name,
             exchange.status,
             exchange.flag,
-            "-" if call is None else grpc_status(call.status),
+            "-" if call is None else _GRPC_STATUSES.get(call.status, ""),
         )
         series = self._requests.get(key)
         if series is None:
@@ -255,7 +255,7 @@ class MetricsSink(Sink):
 
 def grpc_status(status: bytes) -> str:
     """Return a `grpc-status` for a label; an endpoint chooses it, so only the known ones (0 to 16)."""
-    return _GRPC_STATUSES.get(status, "") if status else ""
+    return _GRPC_STATUSES.get(status, "")
 
 
 _GRPC_STATUSES: Final = {b"%d" % code: str(code) for code in range(17)}
