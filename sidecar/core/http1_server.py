@@ -441,10 +441,7 @@ class Http1Server(asyncio.Protocol):
 
     def _await_head(self) -> None:
         self.state = HEAD
-        listener = self.listener
-        idle = listener.plan.idle_timeout
-        engine = listener.engine
-        engine.wheel.arm(self.timer, engine.now() + idle if idle else NEVER)
+        self._arm(self.listener.plan.idle_timeout)
 
     def _refuse(self, error: DownstreamError) -> None:
         """Answer a broken request, which no exchange may see, and close."""
@@ -491,11 +488,9 @@ class Http1Server(asyncio.Protocol):
             exchange.downstream_lost("internal-error")
 
     def _arm(self, seconds: float) -> None:
+        """Be due in `seconds`; never, with 0."""
         engine = self.listener.engine
-        if seconds:
-            engine.wheel.arm(self.timer, engine.now() + seconds)
-        else:
-            self.timer.stop()
+        engine.wheel.arm(self.timer, engine.now() + seconds if seconds else NEVER)
 
     def _close(self) -> None:
         self.state = CLOSED

@@ -19,10 +19,14 @@ class MessageCounter:
     def feed(self, data: bytes) -> None:
         """Look at more of the body."""
         at, size = self._left, len(data)
-        if not at and size >= 5 and not self._prefix:
-            if size - 5 == int.from_bytes(data[1:5], "big"):  # one message, as a unary call's
-                self.count += 1
-                return
+        if (
+            size >= 5
+            and not at
+            and not self._prefix
+            and size - 5 == int.from_bytes(data[1:5], "big")
+        ):
+            self.count += 1  # one message, as a unary call has
+            return
         while at < size:
             head = self._prefix + data[at : at + 5 - len(self._prefix)]
             at += len(head) - len(self._prefix)

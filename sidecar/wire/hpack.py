@@ -305,7 +305,7 @@ class Decoder:
             self._used -= len(name) + len(value) + OVERHEAD
 
     def _name(self, block: bytes, at: int) -> tuple[bytes, int]:
-        """Return the name whose string begins at `at`, and the string's end."""
+        """Return the name whose string begins at `at`, which is not known, and the string's end."""
         if at >= len(block):
             raise cut_block("a name")
         start = at
@@ -317,16 +317,14 @@ class Decoder:
         if end > len(block):
             raise cut_block("a name")
         coded = block[start:end]
-        name = self._names.get(coded)
-        if name is None:
-            name = huffman.decode(block[at:end]) if block[start] & 0x80 else block[at:end]
-            malformed = why_malformed((name, b""))
-            if malformed:
-                self.malformed = self.malformed or malformed
-            elif size <= _MAX_STRING:
-                if len(self._names) >= _MAX_REMEMBERED:
-                    self._names.clear()
-                self._names[coded] = name
+        name = huffman.decode(block[at:end]) if block[start] & 0x80 else block[at:end]
+        malformed = why_malformed((name, b""))
+        if malformed:
+            self.malformed = self.malformed or malformed
+        elif size < 0x7F:  # its length is one octet, as `_run` looks it up
+            if len(self._names) >= _MAX_REMEMBERED:
+                self._names.clear()
+            self._names[coded] = name
         return name, end
 
     def _remember(self, block: bytes, fields: list[Field]) -> None:

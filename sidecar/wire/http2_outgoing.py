@@ -164,10 +164,8 @@ class Outgoing:
 
     def _write_head(self, stream: Stream, fields: Iterable[Field], *, end: bool) -> None:
         encoder = self._encoder
-        if encoder.wanted is None:
-            block = b"".join(map(encoder.code, fields))  # `encode` without the call
-        else:
-            block = encoder.encode(fields)
+        usual = encoder.wanted is None  # then without the call
+        block = b"".join(map(encoder.code, fields)) if usual else encoder.encode(fields)
         size = len(block)
         flags = END_HEADERS | END_STREAM if end else END_HEADERS
         limit = self._frame_limit

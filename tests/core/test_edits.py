@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.core.harness import GET, OWN, REQUEST_ID, Harness, forwarded
+from tests.core.harness import GET, OK, OWN, REQUEST_ID, Harness, forwarded
 from tests.core.reading import Message, read_request
 
 Make = Callable[..., Harness]
@@ -35,6 +35,16 @@ def test_a_known_caller_is_named(inbound: Harness) -> None:
     )
     assert found[b"x-forwarded-for"] == b"10.9.9.9"
     assert found[b"x-forwarded-proto"] == b"https"
+
+
+def test_a_caller_is_named_in_every_request_of_its_connection(inbound: Harness) -> None:
+    caller = inbound.open(GET, identity=PEER)
+    endpoint = inbound.connect()
+    first = endpoint.take()
+    endpoint.send(OK)
+    caller.send(GET)
+    assert endpoint.take() == first
+    assert b"URI=" + PEER.encode() in first
 
 
 def test_an_unknown_caller_is_not(inbound: Harness) -> None:

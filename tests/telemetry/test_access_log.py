@@ -17,7 +17,9 @@ def line_of(head: bytes) -> str:
     return lines[0].decode("ascii")
 
 
-USUAL = b"GET /a?b=c HTTP/1.1\r\nHost: Shop.example\r\nUser-Agent: curl/8\r\nX-Request-Id: r-1\r\n\r\n"
+USUAL = (
+    b"GET /a?b=c HTTP/1.1\r\nHost: Shop.example\r\nUser-Agent: curl/8\r\nX-Request-Id: r-1\r\n\r\n"
+)
 
 
 def test_a_line_has_envoy_s_fields_in_envoy_s_order() -> None:

@@ -7,6 +7,7 @@ from sidecar.wire.fields import (
     Field,
     Fields,
     RequestHead,
+    ResponseHead,
     _finders,
     line_of,
     parse_length,
@@ -182,3 +183,15 @@ def test_names_from_anywhere_take_no_more_memory_than_their_room() -> None:
         assert fields.get(b"x-%d" % number) is None
     assert fields.get(b"a") == b"1, 3"
     assert len(_finders) <= 1001
+
+
+def test_a_copy_says_the_same_and_is_edited_alone() -> None:
+    request = RequestHead(b"GET", b"/", 11, b"A: 1\r\n", {b"a": b"1"})
+    response = ResponseHead(200, b"OK", 20, b"", {}, [(b"a", b"1")])
+    for head in (request, response):
+        like = head.copy()
+        assert type(like) is type(head)
+        slots = (*Fields.__slots__, *type(head).__slots__)
+        assert [getattr(like, name) for name in slots] == [getattr(head, name) for name in slots]
+        like.add(b"b", b"2")
+        assert head.get(b"b") is None

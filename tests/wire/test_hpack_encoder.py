@@ -130,3 +130,20 @@ def test_huffman_is_used_where_it_is_shorter() -> None:
         "61 03 a6 ba 0a c5 63 4c ff".replace(" ", "")
     )
     assert encoder.encode([(b":path", b"\x80\x80")]) == b"\x04\x02\x80\x80"
+
+
+def test_a_name_whose_values_never_repeat_is_tried_again_from_time_to_time() -> None:
+    encoder, decoder = Encoder(), Decoder()
+
+    def size(number: int) -> int:
+        field = (b":path", b"/%020d" % number)
+        block = encoder.encode([field])
+        assert decoder.decode(block) == [field]
+        return len(block)
+
+    for number in range(40):
+        size(number)
+    assert [size(7777) for _ in range(3)] == [23, 23, 23]  # none is looked for any more
+    for number in range(1000, 1985):
+        size(number)
+    assert min(size(8888) for _ in range(3)) < 23  # it was, and the third is an index

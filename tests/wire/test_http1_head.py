@@ -453,3 +453,22 @@ def test_cuts_do_not_change_a_responses_head(parts: list[bytes]) -> None:
                 len(RESPONSE),
             )
             return
+
+
+def test_spellings_and_hosts_take_no_more_memory_than_their_room() -> None:
+    reader = HeadReader()
+    for number in range(1100):
+        # Bit by bit, another letter of it in upper case.
+        name = bytes(o ^ 0x20 * (number >> at & 1) for at, o in enumerate(b"traceparent"))
+        found = reader.request(b"GET / HTTP/1.1\r\nHost: h%d\r\n%b: a\r\n\r\n" % (number, name))
+        assert found is not None
+        assert (found[0].authority, found[0].found[b"traceparent"]) == (b"h%d" % number, b"a")
+    assert len(reader._kinds) <= 1000
+    assert len(reader._authorities) <= 1000
+
+
+def test_a_look_alike_that_a_route_asks_for_is_taken_out_of_a_response_as_well() -> None:
+    reader = HeadReader([b"x_request_id"])
+    found = reader.response(b"HTTP/1.1 200 OK\r\nX_Request_Id: a\r\nB: c\r\n\r\n", b"GET")
+    assert found is not None
+    assert (found[0].block, found[0].found) == (b"B: c\r\n", {})
