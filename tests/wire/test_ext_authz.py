@@ -1,5 +1,6 @@
 """Check as Envoy's own protobufs have it."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -79,12 +80,18 @@ def test_what_is_not_known_is_not_said() -> None:
 
 @given(OCTETS, OCTETS, OCTETS)
 def test_whatever_a_caller_sends_is_text_in_the_end(path: bytes, value: bytes, body: bytes) -> None:
-    from dataclasses import replace  # noqa: PLC0415 - of this test alone
-
     seen = parsed(replace(ASKED, path=path, headers=[(b"x", value)], body=body)).request.http
     assert seen.path in (path.decode("latin-1"), path.decode("utf-8", "replace"))
     assert seen.headers["x"] in (value.decode("latin-1"), value.decode("utf-8", "replace"))
     assert (seen.raw_body or seen.body.encode()) == body
+
+
+@pytest.mark.parametrize(
+    ("octets", "seen"), [(b"a", "a"), (b"\xc3\xa4", "\xe4"), (b"\xe4", "\xe4"), (b"", "")]
+)
+def test_a_value_is_utf8_or_latin_1(octets: bytes, seen: str) -> None:
+    http = parsed(replace(ASKED, path=octets, headers=[(b"x", octets)])).request.http
+    assert (http.path, http.headers["x"]) == (seen, seen)
 
 
 # Answers:
