@@ -92,6 +92,8 @@ class ClusterCompiler:
         plan.max_stream_duration = cluster.max_stream_duration
         plan.max_connections = cluster.limits.connections
         plan.max_pending = cluster.limits.pending
+        patience = cluster.limits.pending_timeout
+        plan.pending_timeout = cluster.connect_timeout if patience is None else patience
         plan.max_requests = cluster.limits.requests
         plan.max_retries = cluster.limits.retries
         plan.retry_budget = cluster.limits.retry_budget

@@ -378,7 +378,10 @@ class Exchange:
 
     def upstream_failed(self, error: UpstreamError) -> None:
         """No connection came about."""
-        self._attempt_failed(error)
+        if error.code == pool.CROWDED:  # another endpoint's connections are as many
+            self.fail(error.code, error.detail)
+        else:
+            self._attempt_failed(error)
 
     def informed(self, head: ResponseHead) -> None:
         """An interim response."""

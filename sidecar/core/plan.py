@@ -106,6 +106,7 @@ class ClusterPlan:
         "max_retries",
         "max_stream_duration",
         "name",
+        "pending_timeout",
         "protocol",
         "proxy_protocol",
         "reader",
@@ -141,6 +142,7 @@ class ClusterPlan:
         self.idle_timeout = 60.0
         self.max_connections = 1024
         self.max_pending = 1024
+        self.pending_timeout = 5.0  # of who waits and is dialled for by nobody; 0: for ever
         self.max_requests = 1024
         self.max_retries = 3
         self.max_requests_per_connection = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 from sidecar.core.lifetimes import Lifetimes
+from sidecar.core.timers import Timer
 from sidecar.errors import OverloadError, UpstreamError
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 
 SPENT: Final = -1  # the generation of what has lasted long enough
+
+CROWDED: Final = "pending-timeout"
+"""What a waiter hears that no connection was begun for: no endpoint is to blame."""
 
 
 class Lender(Protocol):
@@ -70,12 +74,13 @@ class Place:
     up is never taken for what it waits for now.
     """
 
-    __slots__ = ("cluster", "pool", "waiter")
+    __slots__ = ("cluster", "pool", "timer", "waiter")
 
     def __init__(self, cluster: ClusterPlan, pool: Pool, waiter: Waiter) -> None:
         self.cluster: Final = cluster
         self.pool: Final = pool
         self.waiter: Waiter | None = waiter
+        self.timer: Timer | None = None  # where no connection is begun for it
         waiter.place = self
 
     def leave(self) -> None:
@@ -83,6 +88,8 @@ class Place:
         waiter, self.waiter = self.waiter, None
         if waiter is not None:
             waiter.place = None
+        if self.timer is not None:
+            self.timer.retire()
         if self in self.pool.waiting:
             self.pool.waiting.remove(self)
             self.cluster.state.pending -= 1
@@ -92,6 +99,19 @@ class Place:
         waiter = self.waiter
         self.leave()
         return waiter
+
+    def wait_at_most(self, engine: Engine, seconds: float) -> None:
+        """Give up when no connection has become free by then."""
+        self.timer = Timer(self._expire)
+        engine.wheel.arm(self.timer, engine.now() + seconds)
+
+    def _expire(self, now: float) -> None:
+        waiter = self.call()
+        assert waiter is not None  # who leaves stops the timer
+        detail = (
+            f"all {self.cluster.state.connections} connections of {self.cluster.name} are in use"
+        )
+        waiter.upstream_failed(UpstreamError(CROWDED, detail, sent=False))
 
 
 def take(
@@ -130,12 +150,15 @@ def take(
     if state.pending >= cluster.max_pending:
         raise OverloadError("pending-overflow", f"{state.pending} requests of {cluster.name} wait")
     state.pending += 1
-    pool.waiting.append(Place(cluster, pool, waiter))
+    place = Place(cluster, pool, waiter)
+    pool.waiting.append(place)
     if pool.is_short:
         if state.connections >= cluster.max_connections:
             _evict(cluster)
         if state.connections < cluster.max_connections:
             dial(engine, cluster, endpoint, kind)
+        elif cluster.pending_timeout:
+            place.wait_at_most(engine, cluster.pending_timeout)
     return None
 
 

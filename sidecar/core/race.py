@@ -89,7 +89,10 @@ class Side:
 
     def upstream_failed(self, error: UpstreamError) -> None:
         """No connection came about."""
-        self.race.lost(self, error)
+        if error.code == pool.CROWDED:  # which is nobody's failure
+            self.race.leave(self)
+        else:
+            self.race.lost(self, error)
 
     def upstream_lost(self, error: UpstreamError) -> None:
         """The connection died."""
@@ -177,7 +180,7 @@ class Race:
         try:
             client = pool.take(exchange.engine, cluster, second, kind, self._second)
         except OverloadError:
-            self._leave(self._second)
+            self.leave(self._second)
             return
         self._count("begun")
         if client is not None:
@@ -217,7 +220,7 @@ class Race:
             client.release()
         else:
             client.close()
-        self._leave(side)
+        self.leave(side)
         return False
 
     def lost(self, side: Side, error: UpstreamError) -> None:
@@ -227,7 +230,7 @@ class Race:
         endpoint.failures += 1
         for watcher in endpoint.watchers:
             watcher.failed(exchange, error.code, exchange.engine.now())
-        self._leave(side)
+        self.leave(side)
 
     # The exchange says, as long as both are under way:
 
@@ -277,7 +280,7 @@ class Race:
         self._outrun(other)
         self._go_on(side, without=other)
 
-    def _leave(self, side: Side) -> None:
+    def leave(self, side: Side) -> None:
         """`side` has come to nothing."""
         other = self._second if side is self._first else self._first
         self.exchange.tried = (*self.exchange.tried, side.endpoint)

@@ -101,6 +101,7 @@ REPLIES: Final[dict[str, Reply]] = {
     "dns-failed": Reply(503, "DF", "the cluster's name does not resolve"),
     "requests-overflow": Reply(503, "UO", "the cluster's limit of requests is reached"),
     "pending-overflow": Reply(503, "UO", "the cluster's limit of waiting requests is reached"),
+    "pending-timeout": Reply(503, "UO", "none of the cluster's connections became free in time"),
     "concurrency-overflow": Reply(
         503, "UO", "more at once would only wait, as the cluster's latency has it"
     ),

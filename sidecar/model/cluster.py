@@ -48,6 +48,10 @@ class Limits(Model, frozen=True, kw_only=True):
     pending: Count = 1024
     """Requests waiting for a connection; one more is answered 503 with flag UO."""
 
+    pending_timeout: Duration | None = None
+    """Seconds that a request waits when `connections` are open already, until it is answered 503 with flag UO.
+    None: as long as `connect_timeout`. 0: until the route's timeout."""
+
     requests: Count = 1024
     """Requests under way; one more is answered 503 with flag UO."""
 

@@ -122,6 +122,49 @@ def test_the_queue_has_a_limit(make: Make) -> None:
     assert first.take() == fourth.take() == OK
 
 
+@pytest.mark.parametrize(("given", "seconds"), [({}, 5.0), ({"pending_timeout": 0.5}, 0.5)])
+def test_who_waits_too_long_is_told(make: Make, given: dict[str, Any], seconds: float) -> None:
+    harness = make(limits={"connections": 1, **given}, retry={"attempts": 3})
+    first = harness.open(GET)
+    upstream = harness.connect()
+    waiting = harness.open(GET)
+    harness.advance(seconds - 0.02)
+    assert waiting.take() == b""
+    harness.advance(0.04)
+    said = waiting.take()
+    assert said.startswith(b"HTTP/1.1 503")
+    assert b"code pending-timeout, flag UO" in said
+    assert b"all 1 connections of app are in use" in said
+    assert harness.state().pending == 0
+    assert harness.endpoint().failures == 0
+    upstream.send(OK)
+    assert first.take() == OK
+
+
+def test_who_is_served_in_time_or_dialled_for_hears_nothing_of_it(make: Make) -> None:
+    harness = make(limits={"connections": 1, "pending_timeout": 1})
+    callers = [harness.open(GET) for _ in range(2)]
+    harness.advance(2)  # the first waits for its own connection
+    assert callers[1].take().startswith(b"HTTP/1.1 503")
+    upstream = harness.connect()
+    late = harness.open(GET)
+    upstream.send(OK)
+    harness.advance(2)
+    upstream.send(OK)
+    assert (callers[0].take(), late.take()) == (OK, OK)
+
+
+def test_who_may_wait_for_ever_does(make: Make) -> None:
+    harness = make(limits={"connections": 1, "pending_timeout": 0}, route={"timeout": 0})
+    harness.open(GET)
+    upstream = harness.connect()
+    waiting = harness.open(GET)
+    harness.advance(100)
+    upstream.send(OK)
+    upstream.send(OK)
+    assert waiting.take() == OK
+
+
 def test_who_has_gone_leaves_the_queue(make: Make) -> None:
     harness = make(limits={"connections": 1, "pending": 2})
     harness.open(GET)

@@ -344,6 +344,18 @@ def test_a_second_that_finds_no_room_is_given_up(make: Make) -> None:
     waiting.lose()
 
 
+def test_a_second_that_waits_too_long_for_a_connection_is_given_up(make: Make) -> None:
+    harness = hedged(make, limits={"connections": 1, "pending_timeout": 0.5})
+    caller = harness.open(GET)
+    first = harness.connect()
+    harness.advance(1)
+    assert counts(harness) == {"begun": 1}
+    assert (len(harness.dials), sum(active(harness))) == (1, 1)
+    assert [harness.endpoint(place).failures for place in (A, B)] == [0, 0]
+    first.send(OK)
+    assert caller.take() == OK
+
+
 def test_where_the_other_endpoint_was_tried_there_is_no_second_attempt(make: Make) -> None:
     harness = hedged(make, retry={"attempts": 3, "backoff": 0})
     caller = harness.open(GET)

@@ -200,3 +200,27 @@ def test_a_slow_endpoint_is_overtaken_and_hears_that_nobody_waits(rig: Rig, hedg
     metrics = rig.sidecars[0].get("/metrics")[1]
     (won,) = re.findall(r'sidecar_hedges_total{cluster="app",result="won"} ([0-9.]+)', metrics)
     assert 5 <= len(ends) <= float(won)
+
+
+def test_over_a_limit_of_connections_few_wait_and_not_for_long(rig: Rig) -> None:
+    pause = threading.Event()
+
+    def slow(head: bytes) -> bytes:
+        pause.wait(1.5)
+        return answered(b"")
+
+    app = rig.app(slow)
+    port = rig.start(", limits: {connections: 1, pending: 2, pending_timeout: 500ms}")
+    with ThreadPoolExecutor(6) as pool:
+        statuses = Counter(status for status, _ in pool.map(ask, [port] * 6))
+    assert statuses == {200: 1, 503: 5}
+    assert len(app.heads) == 1
+
+    def logged() -> Counter[str]:
+        return Counter(re.findall(r'reason="([a-z-]+)"', rig.sidecars[0].log.read_text()))
+
+    # The one that the connection was begun for was among those that waited.
+    wait_for(
+        lambda: sum(logged()[reason] for reason in ("pending-timeout", "pending-overflow")) == 5
+    )
+    assert logged()["pending-timeout"] in (1, 2)
