@@ -136,9 +136,13 @@ def test_opaque_sessions_are_told_by_identity_and_server_name(mesh: Mesh) -> Non
 def test_log_and_metrics_name_rule_and_identity(mesh: Mesh) -> None:
     mesh.ask(PARTNER, "/other")
     session(mesh, WEB, "db.internal")
-    wait_for(lambda: f'peer="{PARTNER}"' in mesh.catalog.log.read_text())
-    lines = mesh.catalog.log.read_text().splitlines()
-    denied = next(line for line in lines if f'peer="{PARTNER}"' in line and '"GET /other' in line)
+
+    def logged() -> str:
+        lines = mesh.catalog.log.read_text().splitlines(keepends=True)
+        found = [x for x in lines if f'peer="{PARTNER}"' in x and '"GET /other' in x and "\n" in x]
+        return found[0].rstrip() if found else ""
+
+    denied = wait_for(logged)  # lines are written a moment later
     assert " 403 RBAC " in denied
     assert denied.endswith('authorization_denied="no-allow-rule"')
 
