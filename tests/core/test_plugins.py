@@ -76,6 +76,7 @@ def test_hooks_that_nobody_overrides_let_everything_pass(harness: Harness) -> No
     harness.open(GET)
     harness.connect().send(OK)
     assert HttpFilter().on_request(kept[0]) is None
+    assert HttpFilter().on_response(kept[0], ResponseHead(200, b"", 11, b"", {})) is None
     assert NetworkFilter().on_session(Session(harness.listener, kept[0].caller)) is None
 
 
