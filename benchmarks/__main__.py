@@ -24,7 +24,7 @@ from benchmarks.load.check import judged, verdicts
 from benchmarks.load.interpreter import Chosen, UnusableError, choose
 from benchmarks.load.large import config
 from benchmarks.load.measure import Plan, Row, measure, names
-from benchmarks.load.peers import ROOT, AbsentError, Peer, needed, peers, prepare, version
+from benchmarks.load.peers import KNOWN, ROOT, AbsentError, Peer, needed, peers, prepare, version
 from benchmarks.load.procedures import PROCEDURES
 from benchmarks.load.report import page, ratios, table
 from benchmarks.load.scenarios import CASES, HALF, LEFT_OUT, MAIN_RATE, MISSING, NAMES, RATES, Case
@@ -79,7 +79,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", type=known,
                         help=f"none means all of: {' '.join(NAMES)}")  # fmt: skip
     parser.add_argument("--features", choices=("bare", "full"), help="default: one after the other")
-    parser.add_argument("--peers", type=chosen, default=["envoy", "haproxy", "nginx"])
+    parser.add_argument("--peers", type=chosen, default=["envoy", "haproxy", "nginx"], metavar="NAME,...",
+                        help=f"of {', '.join(KNOWN)}; default: the first three; the others for http1, bare")  # fmt: skip
     parser.add_argument("--python", metavar="PATH",
                         help="what our side runs on; default: the fastest interpreter found")  # fmt: skip
     parser.add_argument("--rounds", type=int, help="default: 5")
@@ -106,8 +107,8 @@ def chosen(text: str) -> list[str]:
     """Read `--peers`."""
     names_given = [name for name in text.split(",") if name]
     for name in names_given:
-        if name not in ("envoy", "haproxy", "nginx"):
-            raise argparse.ArgumentTypeError(f"{name} is none of envoy, haproxy, nginx")
+        if name not in KNOWN:
+            raise argparse.ArgumentTypeError(f"{name} is none of {', '.join(KNOWN)}")
     return names_given
 
 
@@ -130,7 +131,7 @@ def planned(case: Case, alike: int, options: argparse.Namespace, found: dict[str
     if options.quick:
         asked = options.rates or ()
         features = (options.features or "bare",)
-        subjects = len(names(case, Plan(0, 0, features, found, True)))
+        subjects = len(names(case, features[0], Plan(0, 0, features, found, True)))
         rounds = options.rounds or (1 if case.kind == "config" else 3)  # its starts take long
         loops = alike * subjects * (1 + (len(asked) if case.paced else 0))
         seconds = options.duration or max(1.0, QUICK_SECONDS / loops / (rounds + 1) // 1)
@@ -147,7 +148,7 @@ def measured(cases: list[Case], options: argparse.Namespace, found: dict[str, Pe
         alike = sum(other.scenario == case.scenario for other in cases)
         plan = planned(case, alike, options, found)
         runs += [(case, one, plan) for one in plan.features]
-    steps = sum((len(names(case, plan)) + case.direct) * (plan.rounds + 1)
+    steps = sum((len(names(case, one, plan)) + case.direct) * (plan.rounds + 1)
                 for case, one, plan in runs)  # fmt: skip
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -134,7 +134,7 @@ def config(case: Case, features: str, plan: Plan, directory: Path) -> list[Row]:
     try:
         processes.await_port(port, directory / "origin-http1" / "log")
         for number in range(plan.rounds):
-            for name in names(case, plan):
+            for name in names(case, features, plan):
                 rows.append(one(case, features, name, number, plan, directory, port))
                 plan.told(f"config {features}: round {number + 1}")
     finally:

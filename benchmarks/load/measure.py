@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from benchmarks.load import answers, processes
 from benchmarks.load.peers import AbsentError, Peer, launch, origin, peers, stop
-from benchmarks.load.scenarios import HALF, MAIN_RATE, RATES, Case, Hop, Load
+from benchmarks.load.scenarios import HALF, MAIN_RATE, OPTIONAL, RATES, Case, Hop, Load
 from benchmarks.load.tools import TOOLS, GarbledError, Told, paced_command, paced_told
 
 Row = dict[str, Any]
@@ -62,7 +62,7 @@ def stage(case: Case, features: str, plan: Plan, directory: Path) -> Iterator[li
         started.append(origin(case.origin, directory, LOADS, ports))
         processes.await_port(ports[0], directory / f"origin-{case.origin}" / "log")
         subjects: list[Subject] = []
-        for name in names(case, plan):
+        for name in names(case, features, plan):
             port, pids = line_up(plan.proxies[name], case, features, directory, ports, started)
             subjects.append(Subject(name, port, pids, ports[0]))
         if case.direct and not plan.quick:
@@ -108,9 +108,10 @@ def line_up(
     return towards[0], tuple(pids)
 
 
-def names(case: Case, plan: Plan) -> list[str]:
-    """Return who takes part."""
-    return [name for name in plan.proxies if name == "sidecar" or name in case.peers]
+def names(case: Case, features: str, plan: Plan) -> list[str]:
+    """Return who takes part; in full only those that have all of it."""
+    able = set(case.peers) - set(OPTIONAL if features == "full" else ())
+    return [name for name in plan.proxies if name == "sidecar" or name in able]
 
 
 def run(command: list[str], during: Callable[[], None] | None = None, wait: float = 0.0) -> str:

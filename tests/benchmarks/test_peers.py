@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from benchmarks.__main__ import arguments, planned
+from benchmarks.load.measure import names
 from benchmarks.load.peers import CONFIGS, ROOT, Peer, assignment, holds, prepare, render
 from benchmarks.load.scenarios import CASES, MISSING, NAMES, Case, Hop
 from sidecar.compiler.snapshot import check
@@ -173,7 +174,8 @@ def test_quick_asks_for_less_load_than_a_minute(scenario: str) -> None:
     load = 0.0
     for case in cases:
         plan = planned(case, len(cases), options, found)
-        subjects = 1 + len(case.peers)
+        subjects = len(names(case, "bare", plan))
+        assert subjects == 1 + len(set(case.peers) & set(found))
         load += subjects * (1 + plan.rounds * plan.seconds)
 
     assert 0 < load < 48
