@@ -186,9 +186,15 @@ def test_names_from_anywhere_take_no_more_memory_than_their_room() -> None:
 
 
 def test_a_copy_says_the_same_and_is_edited_alone() -> None:
-    request = RequestHead(b"GET", b"/", 11, b"A: 1\r\n", {b"a": b"1"})
-    response = ResponseHead(200, b"OK", 20, b"", {}, [(b"a", b"1")])
-    for head in (request, response):
+    heads = [
+        head
+        for block, pairs in ((b"A: 1\r\n", None), (b"", [(b"a", b"1")]))
+        for head in (
+            RequestHead(b"GET", b"/", 11, block, {}, pairs),
+            ResponseHead(200, b"OK", 11, block, {}, pairs),
+        )
+    ]
+    for head in heads:
         like = head.copy()
         assert type(like) is type(head)
         slots = (*Fields.__slots__, *type(head).__slots__)
