@@ -3,8 +3,10 @@
 `python -m benchmarks.micro.features [FEATURE...]`: an exchange over HTTP/1.1 in memory, as in
 `exchange`, with one feature more than `nothing`; told is the median of the rounds' differences, in
 µs of CPU.  `nothing, again` shows what a difference of nothing looks like: more than that is real.
-`all, on another route` has every feature configured where this traffic does not go, which is what
-"free when off" has to hold for.
+`all but policy, elsewhere` has every feature configured where this traffic does not go, which
+is what "free when off" has to hold for.  A policy is never off beside it: where a route has one, the
+requests of the other routes are looked at too, lest another spelling of a path leads around it
+(`policy, elsewhere`).
 """
 
 import math
@@ -54,6 +56,7 @@ ROUTE: Final[dict[str, dict[str, Any]]] = {
     "mirror of nothing": {"mirror": [{"cluster": "app", "percent": "0%"}]},
     "match of a header": {"match": {"headers": {"x-tenant": {"prefix": "tenant"}}}},
     "match by pattern": {"match": {"regex": "/api/v[0-9]+/.*"}},
+    "hedging that is not due": {"hedge": {"delay": "500ms"}, "retry": {"attempts": 2}},
     "split over two": {"cluster": "", "clusters": [{"name": "app", "weight": 1}] * 2},
     "filter in Python": {"filters": [{"name": "hook", "code": HOOK}]},
 }
@@ -139,12 +142,17 @@ def cases() -> dict[str, Case]:
     found["access log, json"] = case([PLAIN], full=True, log_format="json")
     # The other route must be looked at before this traffic's, so it is compared with a plain one.
     found["nothing, two routes"] = case([{**PLAIN, **ELSEWHERE}, PLAIN])
-    found["all, on another route"] = case([merged(ROUTE), PLAIN])
+    policies = {name: options for name, options in ROUTE.items() if "authorization" in options}
+    others = {name: options for name, options in ROUTE.items() if name not in policies}
+    found["all but policy, elsewhere"] = case([merged(others), PLAIN])
+    found["policy, elsewhere"] = case([merged(policies), PLAIN])
     return found
 
 
 CASES: Final = cases()
-BASES: Final = {"all, on another route": "nothing, two routes"}
+BASES: Final = dict.fromkeys(
+    ("all but policy, elsewhere", "policy, elsewhere"), "nothing, two routes"
+)
 """What a case is compared with, if not with `nothing`."""
 
 

@@ -6,13 +6,11 @@ from typing import Final
 from sidecar.compiler.authorization import (
     Ground,
     authorization_filter,
-    field_names,
     wants_server_names,
 )
 from sidecar.compiler.context import Context
 from sidecar.compiler.credentials import api_keys_filter, basic_auth_filter
 from sidecar.compiler.jwt import jwt_filter
-from sidecar.compiler.locations import fields_at
 from sidecar.compiler.patterns import PathTest, path_test
 from sidecar.core.api import HttpFilter, NetworkFilter
 from sidecar.errors import ConfigError
@@ -115,18 +113,6 @@ def path_guards(routes: tuple[Route, ...], ground: Ground) -> list[HttpFilter | 
         if guarded:
             found[-1] = path_guard.PathGuard(path_guard.Settings(read, tuple(tests)))
     return found if tests else [None] * len(routes)
-
-
-def fields_of(listener: Listener, routes: tuple[Route, ...]) -> set[bytes]:
-    """Return the request fields that the policies look at, in lower case."""
-    holders: list[Listener | Route] = [listener, *routes]
-    found: set[bytes] = set()
-    for holder in holders:
-        found |= field_names(holder.authorization)
-        for model in (holder.jwt, holder.api_keys):
-            found |= fields_at(() if model is None else model.locations)
-        found |= set() if holder.basic_auth is None else {b"authorization"}
-    return found
 
 
 def named_files(snapshot: Snapshot) -> list[tuple[str, str]]:

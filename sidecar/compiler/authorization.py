@@ -100,12 +100,6 @@ def authorization_filter(
     )
 
 
-def field_names(rules: Iterable[AuthorizationRule]) -> set[bytes]:
-    """Return the request fields that `rules` look at, in lower case."""
-    matches = [m for rule in rules for m in (rule.match, rule.unless) if m is not None]
-    return {name.lower().encode() for match in matches for name in match.headers}
-
-
 def wants_server_names(rules: Iterable[AuthorizationRule]) -> bool:
     """Say whether any rule looks at the name of the caller's TLS hello."""
     return any(m.server_names for rule in rules for m in (rule.match, rule.unless) if m is not None)

@@ -77,12 +77,6 @@ def is_field_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None and not text.startswith(":")
 
 
-def names(match: RouteMatch) -> set[bytes]:
-    """Return the request fields that `match` looks at, in lower case."""
-    found = {name.lower().encode() for name in match.headers}
-    return found | {b"cookie"} if match.cookies else found
-
-
 def text_test(match: StringMatch, path: str, errors: list[ConfigError]) -> Text:
     """Return the test of one text; an absent text passes only `present: false` and inversions."""
     given = [k for k in _KINDS if getattr(match, k) is not None]

@@ -2,12 +2,11 @@
 
 from typing import Final
 
-from sidecar.compiler.access import Access, access_filters, fields_of, knows, session_filters
+from sidecar.compiler.access import Access, access_filters, knows, session_filters
 from sidecar.compiler.authorization import Ground
 from sidecar.compiler.context import Context
 from sidecar.compiler.durations import listener_times
 from sidecar.compiler.external import external_authorization_filter
-from sidecar.compiler.fields import names
 from sidecar.compiler.hooks import python_filters
 from sidecar.compiler.http2 import http2_plan
 from sidecar.compiler.pacing import gate_of
@@ -191,9 +190,7 @@ def _compile(
         shared=python_filters(listener.filters, (address, ""), f"{path}.filters", context),
         times=listener_times(listener, path, errors),
     )
-    wanted = {name for route in routes for name in names(route.match)}
-    wanted |= fields_of(listener, routes)
-    reader = HeadReader(wanted, listener.max_head_size, listener.max_fields)
+    reader = HeadReader(listener.max_head_size, listener.max_fields)
     name = listener.name or f"{role}|{address}"
     plan = ListenerPlan(name, role, listener.protocol, table, reader)
     plan.network_filters = (*guards, *session_filters(listener, access))

@@ -33,13 +33,6 @@ def location(word: str, path: str, errors: list[ConfigError]) -> Location:
     return _bearer() if low == b"authorization" else _header(low)
 
 
-def fields_at(words: Iterable[str]) -> set[bytes]:
-    """Return the request fields in which `words` say that a token or key stands, in lower case."""
-    found = [match for word in words if (match := _LOCATION.fullmatch(word)) is not None]
-    fields = {match[2].lower().encode() for match in found if match[1] == "header"}
-    return fields | {b"cookie" for match in found if match[1] == "cookie"}
-
-
 def header_names(names: Iterable[str], path: str, errors: list[ConfigError]) -> list[bytes]:
     """Return names of fields that we set for the app, in lower case."""
     errors += [

@@ -206,10 +206,13 @@ class Exchange:
         overload = self.engine.overload
         if overload is not None and is_shed(self, overload):
             return
-        if route.on_request:
-            self._filter(None)
-        else:
-            self._place(self.started)
+        for stop in route.on_request:
+            self.asked += 1
+            verdict = stop.on_request(self)
+            if verdict is not None:
+                self._filter(verdict)
+                return
+        self._place(self.started)
 
     def go_on(self, verdict: Verdict = None) -> None:
         """The wait that a filter asked for is over; what it says now goes before its `then`."""

@@ -373,7 +373,7 @@ class ListenerPlan:
         self.protocol: Final = protocol  # auto, http or tcp
         self.routes: Final = routes
         self.reader: Final = reader
-        self.fields: Final = FieldReader(reader.names)
+        self.fields: Final = FieldReader()
         self.http2 = Http2Plan()
         self.grpc_web = False
         self.network_filters: tuple[NetworkFilter, ...] = ()

@@ -2,8 +2,8 @@
 
 Theory of operation.  A whole head is matched at once by a pattern that takes nothing but RFC 9112's
 grammar, so strictness costs no Python loop.  `findall` then visits only the fields a proxy must
-look at and those that routes and filters ask for.  All other lines stay in `block`, the slice they
-came in, and are forwarded with their order and letter case.  Only a head that does not match is
+look at.  All other lines stay in `block`, the slice they came in, and are forwarded with their
+order and letter case; a route or filter finds there what it alone asks for (`Fields.get`).  Only a head that does not match is
 looked at again, to say what is wrong with it.
 """
 
@@ -19,8 +19,8 @@ from sidecar.wire.fields import (
     Fields,
     RequestHead,
     ResponseHead,
-    line_of,
     parse_length,
+    without,
 )
 
 MAX_HEAD_SIZE: Final = 61440  # octets; Envoy's 60 KiB
@@ -72,22 +72,11 @@ Find = Callable[[bytes, int, int], list[tuple[bytes, bytes]]]
 
 @final
 class HeadReader:
-    """Reads heads; made once per plan, for the names that its routes and filters ask for."""
+    """Reads heads within limits; made once per plan, it remembers what callers write every time."""
 
-    __slots__ = (
-        "_authorities", "_find_request", "_find_response", "_kinds", "_short", "max_fields",
-        "max_size", "names",
-    )  # fmt: skip
+    __slots__ = ("_authorities", "_kinds", "_short", "max_fields", "max_size")
 
-    def __init__(
-        self,
-        names: Iterable[bytes] = (),
-        max_size: int = MAX_HEAD_SIZE,
-        max_fields: int = MAX_FIELDS,
-    ) -> None:
-        self.names: Final = frozenset(names)
-        self._find_request: Final = _finder({*REQUEST_NAMES, *self.names}, _LOOKALIKES)
-        self._find_response: Final = _finder({*RESPONSE_NAMES, *self.names})
+    def __init__(self, max_size: int = MAX_HEAD_SIZE, max_fields: int = MAX_FIELDS) -> None:
         self.max_size: Final = max_size
         self.max_fields: Final = max_fields
         self._short: Final = 4 * max_fields  # a line has at least 4 octets: need not be counted
@@ -117,7 +106,7 @@ class HeadReader:
             self._check_count(block)
         head = RequestHead(method, target, 11 if minor == b"1" else 10, block, {})
         # From one octet before: a line of interest is found by the line end that it follows.
-        flags = self._fill(head.found, self._find_request(data, match.start(4) - 1, end - 2))
+        flags = self._fill(head.found, _find_request(data, match.start(4) - 1, end - 2))
         host = head.found.get(b"host", b"")
         authority = self._authorities.get(host)
         head.authority = self._authority(head, host) if authority is None else authority
@@ -150,7 +139,7 @@ class HeadReader:
         if len(block) > self._short:
             self._check_count(block)
         head = ResponseHead(int(status), reason or b"", 11 if minor == b"1" else 10, block, {})
-        flags = self._fill(head.found, self._find_response(data, match.start(4) - 1, end - 2))
+        flags = self._fill(head.found, _find_response(data, match.start(4) - 1, end - 2))
         _settle_response(head, method, flags)
         return head, end
 
@@ -261,6 +250,10 @@ def _finder(names: Iterable[bytes], more: Iterable[bytes] = ()) -> Find:
     return re.compile(rb"\n((?i:" + wanted + rb")):[ \t]*+([^\r]*+)").findall
 
 
+_find_request: Final = _finder(REQUEST_NAMES, _LOOKALIKES)
+_find_response: Final = _finder(RESPONSE_NAMES)
+
+
 def _settle_request(head: RequestHead, flags: int) -> None:
     """Fill in what framing and persistence the fields say; `flags` are the kinds of all of them.
 
@@ -365,7 +358,7 @@ def _settle_connection(head: RequestHead | ResponseHead, flags: int) -> tuple[bo
         # As nearly every server writes it; `replace` costs a fifth of the pattern.
         head.block = block.replace(b"\r\nConnection: keep-alive\r\n", b"\r\n", 1)
         if head.block is block or len(head.block) == len(block):
-            head.block = line_of(b"connection").sub(b"", block, 1)
+            head.block = without(block, b"connection")
         return connection == b"close", None
     options = [
         o.strip(b" \t").lower()
@@ -383,11 +376,11 @@ def _settle_connection(head: RequestHead | ResponseHead, flags: int) -> tuple[bo
     trailers = b"trailers" in found.get(b"te", b"").lower()
     for name in HOP_BY_HOP:
         if name in found and name != b"transfer-encoding":
-            head.block = line_of(name).sub(b"", head.block)
+            head.block = without(head.block, name)
     for name in options:
         # What is no token could match beyond a field's name: `host:a` the line `Host:a:80`.
         if name not in HOP_BY_HOP and name not in _PROTECTED and _NAME.fullmatch(name) is not None:
-            head.block = line_of(name).sub(b"", head.block)
+            head.block = without(head.block, name)
             found.pop(name, None)
     if trailers:  # gRPC servers insist on it; it says the same for our own hop
         head.block += b"TE: trailers\r\n"
@@ -402,8 +395,6 @@ def _settle_response(head: ResponseHead, method: bytes, flags: int) -> None:
     """
     found = head.found
     head.close = head.version == 10
-    if flags & LOOKALIKE:
-        _drop_lookalikes(head)
     if flags & (CONNECTION | HOP | CODING):
         head.close, head.upgrade = _settle_connection(head, flags)
     status = head.status

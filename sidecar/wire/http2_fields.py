@@ -49,17 +49,16 @@ def _malformed(detail: str) -> DownstreamError:
 
 @final
 class FieldReader:
-    """Reads field lists as heads; made once per plan, for the names its routes and filters ask for."""
+    """Reads field lists as heads; made once per plan, it remembers what callers write every time."""
 
     __slots__ = ("_authorities", "_requests", "_responses")
 
-    def __init__(self, names: Iterable[bytes] = ()) -> None:
-        names = tuple(names)
-        self._requests: Final = _kinds((*REQUEST_NAMES, *names))
+    def __init__(self) -> None:
+        self._requests: Final = _kinds(REQUEST_NAMES)
         self._requests[b"host"] = TAKEN
         self._requests[b"te"] = TE
         self._requests.update(dict.fromkeys(_REQUEST_PSEUDO, PSEUDO))
-        self._responses: Final = _kinds((*RESPONSE_NAMES, *names))
+        self._responses: Final = _kinds(RESPONSE_NAMES)
         self._responses[b"te"] = PLAIN
         self._responses[b":status"] = PSEUDO
         self._authorities: Final[dict[bytes, bytes]] = {}

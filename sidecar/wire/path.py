@@ -14,12 +14,12 @@ from typing import Final
 Read = Callable[[bytes], bytes | None]
 """Returns a path (without query) as rules see it, None where it must be refused."""
 
-# What stands for itself: unreserved, sub-delims but `;`, `:`, `@`, and the slash (RFC 3986 §3.3).
-_SELF: Final = rb"!$&'()*+,\-./0-9:=@A-Z_a-z~"
-# Nothing of this: the path is in normal form already, which one look tells.
-_UNUSUAL: Final = re.compile(rb"//|/\.\.?(?:/|\Z)|[^" + _SELF + rb"]")
+# What stands for itself: unreserved, sub-delims but `;`, `:`, `@` (RFC 3986 §3.3).
+_SELF: Final = rb"!$&'()*+,\-.0-9:=@A-Z_a-z~"
+# Segments that are no dots: the path is in normal form already, which one look tells.
+_USUAL: Final = re.compile(rb"(?=/)(?:/(?!\.\.?(?:[/?]|\Z))[" + _SELF + rb"]++)*+/?+(?=\?|\Z)")
 _STRAY: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_ENCODED: Final = re.compile(rb"%[0-9A-Fa-f]{2}|[^%;" + _SELF + rb"]")
+_ENCODED: Final = re.compile(rb"%[0-9A-Fa-f]{2}|[^%;/" + _SELF + rb"]")
 # In normal form, so digits are capitals.  No program can mean these well: control octets, and octets
 # that begin no UTF-8 (`%C0%AF` was once read as a slash, RFC 3629 §10).
 _NEVER: Final = re.compile(rb"%(?:[01].|7F|C[01]|E0%[89]|F0%8|F[5-9A-F])")
@@ -37,9 +37,14 @@ _PLAIN: Final = frozenset(  # an encoded slash stays encoded
 )
 
 
+def is_usual(target: bytes) -> bool:
+    """Say whether every reading takes the path of `target`, up to its query, as it stands."""
+    return _USUAL.match(target) is not None
+
+
 def strict(path: bytes) -> bytes | None:
     """Return the normal form; None where programs are known to read `path` in more than one way."""
-    if _UNUSUAL.search(path) is None and path[:1] == b"/":
+    if _USUAL.fullmatch(path) is not None:
         return path
     form = kept(path)
     return None if form is None or _TWO_WAYS.search(form) else form

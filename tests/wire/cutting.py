@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sidecar.errors import DownstreamError
 from sidecar.wire.http1_head import HeadReader
 
-READER = HeadReader([b"x-tenant"])
+READER = HeadReader()
 
 
 def pieces(stream: bytes) -> st.SearchStrategy[list[bytes]]:

@@ -9,9 +9,9 @@ from sidecar.wire.fields import (
     RequestHead,
     ResponseHead,
     _finders,
-    line_of,
     parse_length,
     reason_phrase,
+    without,
 )
 from sidecar.wire.http1_head import HeadReader
 
@@ -80,7 +80,7 @@ def test_what_ends_at_this_hop_does_not_become_http2() -> None:
 def test_names_that_a_caller_makes_up_are_not_remembered_for_ever() -> None:
     for index in range(3000):
         name = b"x-%d" % index
-        assert line_of(name).sub(b"", name + b": 1\r\na: 1\r\n") == b"a: 1\r\n"
+        assert without(name + b": 1\r\na: 1\r\n", name) == b"a: 1\r\n"
         assert Fields(name.upper() + b": 1\r\n", {}).as_pairs() == [(name, b"1")]
     long = b"X" * 65
     assert Fields(long + b": 1\r\n", {}).as_pairs() == [(long.lower(), b"1")]
