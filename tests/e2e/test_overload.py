@@ -23,6 +23,21 @@ from tests.e2e.stand import (
 )
 
 LIMIT = 200 << 20
+HELD = 0.5  # seconds for which one request to /held keeps the worker from everything else
+HOLD = f"""\
+import time
+
+from sidecar.filter import Filter, Reply
+
+class Hold(Filter[None]):
+    def on_request(self, request):
+        time.sleep({HELD})
+        return Reply(204)
+"""
+
+
+def get(path: str = "/") -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: app\r\n\r\n".encode()
 
 
 class Scene:
@@ -38,6 +53,8 @@ class Scene:
             "workload: web\n"
             f"outbound: [{{address: '127.0.0.1:{self.port}', protocol: http, routes: ["
             "{name: health, match: {path: /healthz}, cluster: app, bypass_overload: true},"
+            " {name: held, match: {path: /held}, cluster: app, bypass_overload: true, filters: ["
+            f"{{name: hold, code: {json.dumps(HOLD)}, budget: 10s, max_overruns: 0}}]}},"
             " {name: all, cluster: app}]}]\n"
             f"clusters: [{{name: app, endpoints: ['127.0.0.1:{self.upstream.port}']}}]\n"
             f"telemetry: {{access_log: 'off'}}\noverload: {overload}\n"
@@ -49,7 +66,7 @@ class Scene:
         wait_for(lambda: self.sidecar.info()["version"] != before)
 
     def ask(self, path: str = "/") -> tuple[bytes, bytes]:
-        with talk(self.port, f"GET {path} HTTP/1.1\r\nHost: app\r\n\r\n".encode()) as sock:
+        with talk(self.port, get(path)) as sock:
             head, body, _ = read_response(sock)
             return head, body
 
@@ -103,12 +120,55 @@ def test_between_the_watermarks_a_share_of_requests_is_refused(scene: Scene) -> 
     assert scene.statuses() == {b"200": 60}
 
 
+def test_a_worker_that_comes_late_sheds_requests_until_it_is_in_time_again(scene: Scene) -> None:
+    scene.push("{loop_lag: {scaling_threshold: 100ms, saturation_threshold: 200ms}}")
+    wait_for(scene.is_served)  # also where this machine itself was late a moment ago
+    with talk(scene.port) as holding, talk(scene.port) as kept:
+
+        def served(sock: socket.socket) -> tuple[bytes, bytes]:
+            sock.sendall(get())
+            return read_response(sock)[:2]
+
+        @contextlib.contextmanager
+        def held() -> Iterator[None]:
+            """Hold the worker up once: its next look at the clock is late by 0.3 s at least."""
+            holding.sendall(get("/held"))
+            yield
+            assert read_response(holding)[0].startswith(b"HTTP/1.1 204")
+
+        def shed() -> tuple[bytes, bytes] | None:
+            with held():
+                head, body = served(kept)
+            return (head, body) if head.startswith(b"HTTP/1.1 503") else None
+
+        def is_refused() -> bool:
+            with held(), contextlib.suppress(OSError):
+                scene.ask()
+                return False
+            return True
+
+        head, body = wait_for(shed)
+        assert b"\r\nretry-after: " in head
+        assert b"\r\nconnection: " not in head.lower()  # a new one would cost time as well
+        assert b"flag OM, route all, loop lag at 100% of the way" in body
+        wait_for(is_refused)
+
+        wait_for(lambda: served(kept)[0].startswith(b"HTTP/1.1 200"))
+    wait_for(scene.is_served)
+
+    def is_counted() -> bool:
+        metrics = scene.sidecar.get("/metrics")[1]
+        return 'reason="overloaded"' in metrics and 'response_flags="OM"' in metrics
+
+    wait_for(is_counted)
+
+
 def test_one_connection_more_than_all_listeners_may_have_is_closed(scene: Scene) -> None:
     scene.push("{max_connections: 3}")
     with contextlib.ExitStack() as stack:
         kept = [stack.enter_context(talk(scene.port)) for _ in range(3)]
         for sock in kept:
-            sock.sendall(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+            sock.sendall(get())
             assert read_response(sock)[0].startswith(b"HTTP/1.1 200")
         with pytest.raises(OSError, match=r"reset|closed"):
             scene.ask()
@@ -130,7 +190,7 @@ def test_requests_are_served_while_callers_use_up_the_descriptors(scene: Scene) 
         for _ in range(130):
             sock = stack.enter_context(socket.create_connection(("127.0.0.1", scene.port), 10))
             try:
-                sock.sendall(b"GET / HTTP/1.1\r\nHost: app\r\n\r\n")
+                sock.sendall(get())
                 found[read_response(sock)[0][9:12].decode()] += 1
             except OSError:
                 found["closed"] += 1
