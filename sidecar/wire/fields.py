@@ -2,7 +2,9 @@
 
 Theory of operation.  A head that came as HTTP/1 keeps its lines as the slice they came in (`block`),
 one that came as HTTP/2 keeps the decoded list (`pairs`); either is turned into the other only when
-it leaves by the other protocol.  Whoever edits a head need not know which it is.
+it leaves by the other protocol.  Whoever edits a head need not know which it is.  The reader of
+HTTP/1 has looked at every line, and leaves what they say (`parts`); they hold for the block that
+they were read from (`whole`), so that whoever puts another in its place has them read anew.
 """
 
 import re
@@ -13,6 +15,15 @@ from sidecar.errors import DownstreamError
 
 Field = tuple[bytes, bytes]
 """A field's name and value; from and to HTTP/2 the name is lower case."""
+
+Part = tuple[int, Field, bytes]
+"""What a line of HTTP/1 says: what kind of field it is, the field, and its name as it is spelled."""
+
+Order = list[tuple[bytes, int]]
+"""Names of lines, as they are spelled, each with the place of its value."""
+
+Shape = tuple[bytes, bool, bool, tuple[bytes, ...]]
+"""A spelling, whether there is a host and a coding, and the names of fields."""
 
 REQUEST_NAMES: Final = (
     b"connection",
@@ -53,12 +64,25 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Fields that end at the next hop (RFC 9110 §7.6.1, RFC 9113 §8.2.2)."""
 
+LENGTH, CODING, CONNECTION, HOP, EXPECT, LOOKALIKE, OURS, FOUND = (1 << bit for bit in range(8))
+"""What a field is to us; FOUND: no more than that somebody looks at it."""
+
+KINDS: Final = {
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"connection": CONNECTION,
+    b"expect": EXPECT,
+    **dict.fromkeys(HOP_BY_HOP - {b"connection", b"transfer-encoding"}, HOP),
+}
+"""By name, in lower case; other fields are none of these."""
+
 MAX_LENGTH_DIGITS: Final = 18  # 10**18 octets; more digits would not fit 64 bits in many peers
 
 SPELLING: Final = b"x-sidecar-spelling"
 """Between two sidecars over HTTP/2: the names of an HTTP/1 head as they came, in order, with commas."""
 
-_NOT_SENT: Final = HOP_BY_HOP | {SPELLING}
+_NOT_SENT: Final = CODING | CONNECTION | HOP | OURS  # by HTTP/2
+_ENDS_HERE: Final = CONNECTION | HOP
 _DIGITS: Final = b"0123456789"
 _SPLIT: Final = re.compile(rb"([^:\r]++):[ \t]*+([^\r]*+)\r\n")
 _ALWAYS_FOUND: Final = frozenset(REQUEST_NAMES) & frozenset(RESPONSE_NAMES)
@@ -70,7 +94,7 @@ _REASONS: Final = {int(s): s.phrase.encode() for s in HTTPStatus} | {
     499: b"Client Closed Request",
 }
 _lower: dict[bytes, bytes] = {}
-_spellings: dict[bytes, tuple[tuple[bytes, bytes], ...]] = {}
+_orders: dict[Shape, Order] = {}
 
 
 class Fields:
@@ -84,7 +108,7 @@ class Fields:
     joined with `, `.  `spelling` is how the names of `pairs` were written before they crossed HTTP/2.
     """
 
-    __slots__ = ("block", "found", "pairs", "spelling")
+    __slots__ = ("block", "found", "pairs", "parts", "spelling", "whole")
 
     def __init__(
         self, block: bytes, found: dict[bytes, bytes], pairs: list[Field] | None = None
@@ -93,29 +117,36 @@ class Fields:
         self.found = found
         self.pairs = pairs
         self.spelling = b""
+        self.parts: list[Part] | None = None
+        self.whole = block
 
     def get(self, name: bytes) -> bytes | None:
         """Return the value of field `name` (lower case), whether or not it was looked for."""
         value = self.found.get(name)
         if value is None and name not in _ALWAYS_FOUND:
-            values = self._values(name)
+            if self.pairs is None:
+                values = [field[1] for _, field, _ in self.lines() if field[0] == name]
+            else:
+                values = [v for n, v in self.pairs if n == name]
             if values:
-                value = values[0].rstrip(b" \t")
-                if len(values) > 1:
-                    value = b", ".join([v.rstrip(b" \t") for v in values])
-                self.found[name] = value
+                value = self.found[name] = b", ".join(values)
         return value
 
-    def _values(self, name: bytes) -> list[bytes]:
-        if self.pairs is None:
-            return _finder(name).findall(b"\n" + self.block)
-        return [v for n, v in self.pairs if n == name]
+    def lines(self) -> list[Part]:
+        """Return what the lines of `block` say."""
+        parts = self.parts
+        if parts is None or self.whole is not self.block:
+            parts = self.parts = parts_of(self.block)
+            self.whole = self.block
+        return parts
 
     def remove(self, name: bytes) -> None:
         """Take every field called `name` (lower case) out."""
         self.found.pop(name, None)
         if self.pairs is None:
-            self.block = without(self.block, name)
+            parts = [part for part in self.lines() if part[1][0] != name]
+            self.block = self.whole = without(self.block, name)
+            self.parts = parts
         else:
             self.pairs = [pair for pair in self.pairs if pair[0] != name]
 
@@ -124,7 +155,9 @@ class Fields:
         lower = name.lower()
         old = self.get(lower)  # before the fields change
         if self.pairs is None:
-            self.block += name + b": " + value + b"\r\n"
+            parts = self.lines()
+            self.block = self.whole = self.block + name + b": " + value + b"\r\n"
+            parts.append((_kind(lower, value), (lower, value), name))
         else:
             self.pairs.append((lower, value))
         self.found[lower] = value if old is None else old + b", " + value
@@ -144,40 +177,32 @@ class Fields:
         pairs = self.pairs
         if pairs is None:
             return self.block
+        names = [name for name, _ in pairs]
+        if names.count(b"cookie") > 1:
+            crumbs = b"; ".join([value for name, value in pairs if name == b"cookie"])
+            pairs = [*[pair for pair in pairs if pair[0] != b"cookie"], (b"cookie", crumbs)]
+            names = [name for name, _ in pairs]
         if self.spelling:
-            pairs = _respelled(pairs, self.spelling, host, chunked=chunked)
+            order = _order((self.spelling, host != b"", chunked, tuple(names)))
+            values = [*[value for _, value in pairs], host, b"chunked"]
+            pairs = [(name, values[at]) for name, at in order]
         else:
             pairs = [(b"Host", host), *pairs] if host else list(pairs)
             if chunked:
                 pairs.append((b"Transfer-Encoding", b"chunked"))
-        crumbs = [v for n, v in pairs if n == b"cookie"]
-        if len(crumbs) > 1:
-            pairs = [pair for pair in pairs if pair[0] != b"cookie"]
-            pairs.append((b"cookie", b"; ".join(crumbs)))
-        return b"".join([b"%b: %b\r\n" % pair for pair in pairs])
+        return b"\r\n".join([*map(b": ".join, pairs), b""])
 
     def as_pairs(self) -> list[Field]:
         """Return the fields for HTTP/2: names in lower case, nothing that ends at this hop."""
         if self.pairs is not None:
             return self.pairs
-        found = []
-        lower = _lower
-        for name, value in _SPLIT.findall(self.block):
-            small = lower.get(name)
-            if small is None:
-                small = _lowered(name)
-            if small in _NOT_SENT and not (small == b"te" and value == b"trailers"):
-                continue
-            if value[-1:] in (b" ", b"\t"):
-                value = value.rstrip(b" \t")
-            found.append((small, value))
-        return found
+        return [field for kind, field, _ in self.lines() if not kind & _NOT_SENT]
 
     def spelled(self) -> bytes:
         """Return the names as they came by HTTP/1, in order, joined with commas; else nothing."""
         if self.pairs is not None:
             return self.spelling
-        return b",".join([n for n, _ in _SPLIT.findall(self.block)])
+        return b",".join([name for kind, _, name in self.lines() if not kind & _ENDS_HERE])
 
 
 @final
@@ -204,6 +229,7 @@ class RequestHead(Fields):
         block: bytes,
         found: dict[bytes, bytes],
         pairs: list[Field] | None = None,
+        parts: list[Part] | None = None,
     ) -> None:
         self.method = method  # of an extended CONNECT for WebSocket: GET, with `upgrade`
         self.target = target  # origin form, or the asterisk
@@ -212,6 +238,8 @@ class RequestHead(Fields):
         self.found = found
         self.pairs = pairs
         self.spelling = b""
+        self.parts = parts
+        self.whole = block
         self.authority = b""
         self.length: int | None = 0  # None: unknown until the end (chunked, HTTP/2)
         self.chunked = False
@@ -226,6 +254,8 @@ class RequestHead(Fields):
         )
         if self.pairs is not None:
             head.pairs = self.pairs.copy()
+        else:
+            head.parts = self.lines().copy()
         head.spelling = self.spelling
         head.authority = self.authority
         head.length = self.length
@@ -255,6 +285,7 @@ class ResponseHead(Fields):
         block: bytes,
         found: dict[bytes, bytes],
         pairs: list[Field] | None = None,
+        parts: list[Part] | None = None,
     ) -> None:
         self.status = status
         self.reason = reason  # empty from HTTP/2, which has none
@@ -263,6 +294,8 @@ class ResponseHead(Fields):
         self.found = found
         self.pairs = pairs
         self.spelling = b""
+        self.parts = parts
+        self.whole = block
         self.length: int | None = None  # None with chunked False: until it ends
         self.chunked = False
         self.close = False
@@ -275,6 +308,8 @@ class ResponseHead(Fields):
         )
         if self.pairs is not None:
             head.pairs = self.pairs.copy()
+        else:
+            head.parts = self.lines().copy()
         head.spelling = self.spelling
         head.length = self.length
         head.chunked = self.chunked
@@ -299,6 +334,23 @@ def parse_length(text: bytes) -> int:
 def reason_phrase(status: int) -> bytes:
     """Return the usual reason phrase, empty for a status that has none."""
     return _REASONS.get(status, b"")
+
+
+def parts_of(block: bytes) -> list[Part]:
+    """Return what the lines of `block` say; the reader does so for the heads that come."""
+    parts = []
+    for name, value in _SPLIT.findall(block):
+        small = _lower.get(name) or _lowered(name)
+        value = value.rstrip(b" \t")
+        parts.append((_kind(small, value), (small, value), name))
+    return parts
+
+
+def _kind(name: bytes, value: bytes) -> int:
+    """Return what a field is that was let pass or that we have made."""
+    if name == b"te" and value == b"trailers":
+        return 0  # it says the same of the next hop (RFC 9113 §8.2.2)
+    return OURS if name == SPELLING else KINDS.get(name, 0)
 
 
 def without(block: bytes, name: bytes) -> bytes:
@@ -330,42 +382,49 @@ def _lowered(name: bytes) -> bytes:
     return small
 
 
-def _respelled(pairs: list[Field], spelling: bytes, host: bytes, *, chunked: bool) -> list[Field]:
-    """Return `pairs` under the names that `spelling` lists, as far as both agree.
+def _order(shape: Shape) -> Order:
+    """Return the lines that fields of this shape make, each with the place of its value.
+
+    The places of the fields' own values are theirs, that of the host is -2, that of the coding -1.
+    """
+    order = _orders.get(shape)
+    if order is None:
+        order = _respelled(*shape)
+        if len(_orders) >= _PATTERNS:
+            _orders.clear()
+        if len(shape[0]) + sum(map(len, shape[3])) <= 4096:
+            _orders[shape] = order
+    return order
+
+
+def _respelled(spelling: bytes, host: bool, coding: bool, names: tuple[bytes, ...]) -> Order:
+    """Return the lines of fields called `names`, named as `spelling` has it, as far as both agree.
 
     What was removed on the way is passed over, what was added keeps its name; Host and the transfer
     coding, which HTTP/2 does not carry, come back where they stood.
     """
-    names = _spellings.get(spelling)
-    if names is None:
-        if len(_spellings) >= _PATTERNS:
-            _spellings.clear()
-        names = tuple((name.lower(), name) for name in spelling.split(b","))
-        if len(spelling) <= 2048:
-            _spellings[spelling] = names
-    ours = {b"host": host, b"transfer-encoding": b"chunked" if chunked else b""}
-    found: list[Field] = []
+    spelled = [(name.lower(), name) for name in spelling.split(b",")]
+    ours = {b"host": -2} if host else {}
+    if coding:
+        ours[b"transfer-encoding"] = -1
+    found: list[tuple[bytes, int]] = []
     at = 0
-    for name, value in pairs:
-        spelled = name
-        for index in range(at, len(names)):
-            if names[index][0] == name:
-                for lower, as_it_was in names[at:index]:
-                    if ours.get(lower):
-                        found.append((as_it_was, ours.pop(lower)))
-                spelled = names[index][1]
+    for place, name in enumerate(names):
+        as_it_was = name
+        for index in range(at, len(spelled)):
+            if spelled[index][0] == name:
+                found += [(was, ours.pop(low)) for low, was in spelled[at:index] if low in ours]
+                as_it_was = spelled[index][1]
                 at = index + 1
                 break
         else:  # it was added, behind all that came
-            while at < len(names) and ours.get(names[at][0]):
-                found.append((names[at][1], ours.pop(names[at][0])))
+            while at < len(spelled) and spelled[at][0] in ours:
+                found.append((spelled[at][1], ours.pop(spelled[at][0])))
                 at += 1
-        found.append((spelled, value))
-    for lower, as_it_was in names[at:]:
-        if ours.get(lower):
-            found.append((as_it_was, ours.pop(lower)))
-    if ours.get(b"host"):
-        found.insert(0, (b"Host", host))
-    if ours.get(b"transfer-encoding"):
-        found.append((b"Transfer-Encoding", b"chunked"))
+        found.append((as_it_was, place))
+    found += [(was, ours.pop(low)) for low, was in spelled[at:] if low in ours]
+    if b"host" in ours:
+        found.insert(0, (b"Host", -2))
+    if b"transfer-encoding" in ours:
+        found.append((b"Transfer-Encoding", -1))
     return found

@@ -1,86 +1,72 @@
-"""What a request or response head says: one pattern validates it, a second finds what matters.
+"""What a request or response head says: a line that came before is known, any other is looked at.
 
-Theory of operation.  A whole head is matched at once by a pattern that takes nothing but RFC 9112's
-grammar, so strictness costs no Python loop.  `findall` then visits only the fields a proxy must
-look at.  All other lines stay in `block`, the slice they came in, and are forwarded with their
-order and letter case; a route or filter finds there what it alone asks for (`Fields.get`).  Only a head that does not match is
-looked at again, to say what is wrong with it.
+Theory of operation.  A head is cut into its lines.  What most of them say is remembered from a head
+before (`http1_lines`), so strictness costs little: only what is new is held against RFC 9112's grammar.
+All lines stay in `block`, the slice they came in, and are forwarded with their order and letter
+case.  Only a head that is refused is looked at again, to say what is wrong with it.
 """
 
 import re
-from collections.abc import Callable, Iterable
 from typing import Final, final
 
 from sidecar.errors import DownstreamError, SidecarError
 from sidecar.wire.fields import (
+    CODING,
+    CONNECTION,
+    EXPECT,
+    HOP,
     HOP_BY_HOP,
+    LENGTH,
+    LOOKALIKE,
     REQUEST_NAMES,
     RESPONSE_NAMES,
     Fields,
+    Part,
     RequestHead,
     ResponseHead,
     parse_length,
     without,
 )
+from sidecar.wire.http1_lines import LOOKALIKES, TOKEN, VALUE, Lines
 
 MAX_HEAD_SIZE: Final = 61440  # octets; Envoy's 60 KiB
 MAX_FIELDS: Final = 100  # Envoy's figure
 MAX_OPTIONS: Final = 20  # of `Connection`; each costs a look through the head, and real ones say 2
 
-_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"  # tchar, RFC 9110 §5.6.2
-_VALUE: Final = rb"[^\x00-\x08\n-\x1f\x7f]"  # field-vchar, SP, HTAB, obs-text: §5.5
 # VCHAR but `#`: a URI has no other octets, and a target no fragment (RFC 3986 §2, RFC 9112 §3.2).
 # nginx takes both; Envoy and HAProxy refuse them, and so do we: where one peer cuts at `#`, or decodes
 # octets above 0x7f, and another does not, a policy by path is walked around (CVE-2021-32779).
 _TARGET: Final = rb'[!"$-~]'
-_LINES: Final = rb"((?:" + _TOKEN + rb"++:" + _VALUE + rb"*+\r\n)*+)\r\n"
-# Possessive quantifiers: no class can match what follows it, so the match is one linear scan.
-_REQUEST: Final = re.compile(
-    rb"(?:\r\n)?+(" + _TOKEN + rb"++) (" + _TARGET + rb"++) HTTP/1\.([01])\r\n" + _LINES
-)  # one empty line before it is let pass (RFC 9112 §2.2)
-_RESPONSE: Final = re.compile(
-    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + _VALUE + rb"*+))?+\r\n" + _LINES
-)
+_REQUEST_LINE: Final = re.compile(rb"(" + TOKEN + rb"++) (" + _TARGET + rb"++) HTTP/1\.([01])")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: (" + VALUE + rb"*+))?+")
 
 _PLAIN_LENGTH: Final = re.compile(rb"^(?i:content-length): (?:0|[1-9][0-9]*)\r$", re.MULTILINE)
 _PLAIN_CODING: Final = re.compile(rb"^(?i:transfer-encoding): chunked\r$", re.MULTILINE)
-# Some servers take `_` for `-`: `x_forwarded_for` would be a field that we should have set.
-_LOOKALIKES: Final = (
-    rb"x[-_](?:forwarded|sidecar)[-_][a-z_-]++", rb"x[-_]request[-_]id",
-    rb"content[-_]length", rb"transfer[-_]encoding",
-)  # fmt: skip
 _PLAIN_OPTIONS: Final = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
 # What nearly every `Connection` line says; these skip the general path (bench: http1).
 _PROTECTED: Final = frozenset({b"host", b"content-length", b"authorization", b"cookie", b"close"})
 # `Connection: host` must not take end-to-end fields away (the hop-by-hop abuse of 2019).
 
 
-LENGTH, CODING, CONNECTION, HOP, EXPECT, LOOKALIKE = (1 << bit for bit in range(6))
-# What a field is to us, besides being looked at; a head with none of them needs no settling.
-_KINDS: Final = {
-    b"content-length": LENGTH,
-    b"transfer-encoding": CODING,
-    b"connection": CONNECTION,
-    b"expect": EXPECT,
-    **dict.fromkeys(HOP_BY_HOP - {b"connection", b"transfer-encoding"}, HOP),
-}
-_MAX_REMEMBERED: Final = 1000  # spellings of names, and hosts; a peer may make up any number
-_LONG_HOST: Final = 256  # octets; longer ones are looked at every time
-
-Find = Callable[[bytes, int, int], list[tuple[bytes, bytes]]]
+_MAX_REMEMBERED: Final = 1000  # hosts, and status lines; a peer may make up any number
+_LONG: Final = 256  # octets; longer ones are looked at every time
 
 
 @final
 class HeadReader:
     """Reads heads within limits; made once per plan, it remembers what callers write every time."""
 
-    __slots__ = ("_authorities", "_kinds", "_short", "max_fields", "max_size")
+    __slots__ = (
+        "_authorities", "_most", "_requests", "_responses", "_statuses", "max_fields", "max_size",
+    )  # fmt: skip
 
     def __init__(self, max_size: int = MAX_HEAD_SIZE, max_fields: int = MAX_FIELDS) -> None:
         self.max_size: Final = max_size
         self.max_fields: Final = max_fields
-        self._short: Final = 4 * max_fields  # a line has at least 4 octets: need not be counted
-        self._kinds: Final[dict[bytes, tuple[bytes, int]]] = {}  # by name as it came
+        self._most: Final = max_fields + 1  # lines
+        self._requests: Final = Lines(REQUEST_NAMES, is_request=True)
+        self._responses: Final = Lines(RESPONSE_NAMES, is_request=False)
+        self._statuses: Final[dict[bytes, tuple[int, int, bytes]]] = {}
         self._authorities: Final[dict[bytes, bytes]] = {}
 
     def request(self, data: bytes, searched: int = 0) -> tuple[RequestHead, int] | None:
@@ -91,30 +77,32 @@ class HeadReader:
         Raises:
             DownstreamError: malformed, or larger than the limits.
         """
-        if searched and data.find(b"\r\n\r\n", max(searched - 3, 0)) < 0:
-            self._check_part(data, b"request")  # before the pattern, which begins anew every time
+        end = data.find(b"\r\n\r\n", searched - 3 if searched > 3 else 0)
+        if end < 0:
+            self._check_part(data, b"request")
             return None
-        match = _REQUEST.match(data)
-        if match is None:
-            self._explain(data, b"request")
-            return None
-        method, target, minor, block = match.groups()
-        end = match.end()
-        if end > self.max_size:
-            raise self._too_large(data, b"request")
-        if len(block) > self._short:
-            self._check_count(block)
-        head = RequestHead(method, target, 11 if minor == b"1" else 10, block, {})
-        # From one octet before: a line of interest is found by the line end that it follows.
-        flags = self._fill(head.found, _find_request(data, match.start(4) - 1, end - 2))
-        host = head.found.get(b"host", b"")
+        begin = 2 if data[:2] == b"\r\n" else 0  # one empty line before it (RFC 9112 §2.2)
+        lines = data[begin:end].split(b"\r\n")
+        start = lines[0]
+        match = _REQUEST_LINE.fullmatch(start)
+        if match is None or end + 4 > self.max_size or len(lines) > self._most:
+            raise self._refusal(start, data, end, b"request")
+        method, target, minor = match.groups()
+        del lines[0]
+        known = self._requests
+        parts = [known[line] for line in lines]
+        block = data[begin + len(start) + 2 : end + 2]
+        found: dict[bytes, bytes] = {}
+        flags = _look(parts, found)
+        head = RequestHead(method, target, 11 if minor == b"1" else 10, block, found, None, parts)
+        host = found.get(b"host", b"")
         authority = self._authorities.get(host)
         head.authority = self._authority(head, host) if authority is None else authority
         if target[:1] != b"/" or method == b"CONNECT":
             _settle_target(head)
-        if flags:
+        if flags & _SETTLED:
             _settle_request(head, flags)
-        return head, end
+        return head, end + 4
 
     def response(
         self, data: bytes, method: bytes, searched: int = 0
@@ -125,51 +113,36 @@ class HeadReader:
             DownstreamError: malformed, or larger than the limits (the caller turns it into an
                 UpstreamError: it alone knows what was sent).
         """
-        if searched and data.find(b"\r\n\r\n", max(searched - 3, 0)) < 0:
+        end = data.find(b"\r\n\r\n", searched - 3 if searched > 3 else 0)
+        if end < 0:
             self._check_part(data, b"response")
             return None
-        match = _RESPONSE.match(data)
-        if match is None:
-            self._explain(data, b"response")
-            return None
-        minor, status, reason, block = match.groups()
-        end = match.end()
-        if end > self.max_size:
-            raise self._too_large(data, b"response")
-        if len(block) > self._short:
-            self._check_count(block)
-        head = ResponseHead(int(status), reason or b"", 11 if minor == b"1" else 10, block, {})
-        flags = self._fill(head.found, _find_response(data, match.start(4) - 1, end - 2))
+        lines = data[:end].split(b"\r\n")
+        start = lines[0]
+        status = self._statuses.get(start) or self._status(start)
+        if status is None or end + 4 > self.max_size or len(lines) > self._most:
+            raise self._refusal(start, data, end, b"response")
+        del lines[0]
+        known = self._responses
+        parts = [known[line] for line in lines]
+        block = data[len(start) + 2 : end + 2]
+        found: dict[bytes, bytes] = {}
+        flags = _look(parts, found)
+        head = ResponseHead(status[1], status[2], status[0], block, found, None, parts)
         _settle_response(head, method, flags)
-        return head, end
+        return head, end + 4
 
-    def _fill(self, found: dict[bytes, bytes], lines: list[tuple[bytes, bytes]]) -> int:
-        """Fill `found` with `lines`, as the finder returns them; return the kinds of their names."""
-        kinds = self._kinds
-        flags = 0
-        for name, value in lines:
-            known = kinds.get(name)
-            if known is None:
-                known = self._learn(name)
-            lower, kind = known
-            flags |= kind
-            if value[-1:] in _BLANKS:
-                value = value.rstrip(b" \t")
-            if lower in found:
-                value = found[lower] + b", " + value
-            found[lower] = value
-        return flags
-
-    def _learn(self, name: bytes) -> tuple[bytes, int]:
-        """Return what the spelling `name` means, and remember it: callers use few of the many."""
-        lower = name.lower()
-        kind = _KINDS.get(lower, 0)
-        if b"_" in lower and _LOOKALIKE.fullmatch(lower) is not None:
-            kind = LOOKALIKE
-        if len(self._kinds) >= _MAX_REMEMBERED:
-            self._kinds.clear()
-        self._kinds[name] = lower, kind
-        return lower, kind
+    def _status(self, start: bytes) -> tuple[int, int, bytes] | None:
+        """Return version, status and reason of a status line, and remember them; None if it is none."""
+        match = _STATUS_LINE.fullmatch(start)
+        if match is None:
+            return None
+        if len(self._statuses) >= _MAX_REMEMBERED:
+            self._statuses.clear()
+        known = 11 if match[1] == b"1" else 10, int(match[2]), match[3] or b""
+        if len(start) <= _LONG:
+            self._statuses[start] = known
+        return known
 
     def _authority(self, head: RequestHead, host: bytes) -> bytes:
         """Return `host` in lower case, and remember that it is well-formed.
@@ -183,7 +156,7 @@ class HeadReader:
             # Two Host lines were joined with a comma and a blank, which the pattern refuses as well.
             raise DownstreamError("bad-host", f"expected one host, got {host[:80]!r}")
         lower = host.lower()
-        if host and len(host) <= _LONG_HOST:  # nothing at all is for HTTP/1.0 alone
+        if host and len(host) <= _LONG:  # nothing at all is for HTTP/1.0 alone
             if len(self._authorities) >= _MAX_REMEMBERED:
                 self._authorities.clear()
             self._authorities[host] = lower
@@ -196,19 +169,14 @@ class HeadReader:
             return DownstreamError("target-too-long", f"no line end in {self.max_size} octets")
         return DownstreamError("head-too-large", f"more than {self.max_size} octets")
 
-    def _check_count(self, block: bytes) -> None:
-        if block.count(b"\n") > self.max_fields:
-            raise DownstreamError("too-many-fields", f"more than {self.max_fields} fields")
-
-    def _explain(self, data: bytes, kind: bytes) -> None:
-        """Raise what is wrong with `data`, which does not match; return if it may become a head."""
-        end = data.find(b"\r\n\r\n")
-        if end < 0:
-            self._check_part(data, kind)
-            return
+    def _refusal(self, start: bytes, data: bytes, end: int, kind: bytes) -> SidecarError:
+        """Return what is wrong with a head whose first line or size is."""
         if end + 4 > self.max_size:
-            raise self._too_large(data, kind)
-        raise _reason(data[:end], kind)
+            return self._too_large(data, kind)
+        pattern = _REQUEST_LINE if kind == b"request" else _STATUS_LINE
+        if pattern.fullmatch(start) is None:
+            return _reason(start, kind)
+        return DownstreamError("too-many-fields", f"more than {self.max_fields} fields")
 
     def _check_part(self, data: bytes, kind: bytes) -> None:
         """Refuse `data`, which holds no end of a head, where it can become none."""
@@ -221,37 +189,29 @@ class HeadReader:
             raise DownstreamError("bad-start-line", f"control octet in {data[:40]!r}")
 
 
-_BLANKS: Final = (b" ", b"\t")
-_LOOKALIKE: Final = re.compile(b"|".join(_LOOKALIKES))
-_NAME: Final = re.compile(_TOKEN + rb"++")
-_FIELD: Final = re.compile(_TOKEN + rb"++:" + _VALUE + rb"*+")
+_NAME: Final = re.compile(TOKEN + rb"++")
 _VERSION: Final = re.compile(rb" HTTP/([0-9]+\.[0-9]+)$")
-_REQUEST_LINE: Final = re.compile(_TOKEN + rb"++ " + _TARGET + rb"++ HTTP/1\.[01]")
-_LOOSE_LINE: Final = re.compile(_TOKEN + rb"++ [!-~\x80-\xff]++ HTTP/1\.[01]")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] [1-9][0-9]{2}(?: " + _VALUE + rb"*+)?")
+_LOOSE_LINE: Final = re.compile(TOKEN + rb"++ [!-~\x80-\xff]++ HTTP/1\.[01]")
 _AUTHORITY: Final = re.compile(
     rb"(?:[A-Za-z0-9._~!$&'()*+,;=%\-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?"
 )
 _ABSOLUTE: Final = re.compile(rb"(?i:https?)://([^/?#]+)(.*)", re.DOTALL)
 
 
-def _finder(names: Iterable[bytes], more: Iterable[bytes] = ()) -> Find:
-    """Return what finds (name as it came, value) of the fields called `names` or matching `more`.
-
-    One literal, the line end, leads to the candidates, and the first letter to few alternatives
-    (2.4 us down to 0.9 us for a head of ten fields, against an alternation anchored at `^`).
-    """
-    by_letter: dict[bytes, list[bytes]] = {}
-    for name in sorted(names):
-        by_letter.setdefault(name[:1], []).append(re.escape(name[1:]))
-    for pattern in more:
-        by_letter[pattern[:1]].insert(0, pattern[1:])
-    wanted = b"|".join(re.escape(k) + b"(?:" + b"|".join(v) + b")" for k, v in by_letter.items())
-    return re.compile(rb"\n((?i:" + wanted + rb")):[ \t]*+([^\r]*+)").findall
+_SETTLED: Final = LENGTH | CODING | CONNECTION | HOP | EXPECT | LOOKALIKE
 
 
-_find_request: Final = _finder(REQUEST_NAMES, _LOOKALIKES)
-_find_response: Final = _finder(RESPONSE_NAMES)
+def _look(parts: list[Part], found: dict[bytes, bytes]) -> int:
+    """Fill `found` with the fields that the engine looks at; return the kinds of them all."""
+    flags = 0
+    for kind, field, _ in parts:
+        if kind:
+            flags |= kind
+            name, value = field
+            if name in found:
+                value = found[name] + b", " + value
+            found[name] = value
+    return flags
 
 
 def _settle_request(head: RequestHead, flags: int) -> None:
@@ -292,7 +252,7 @@ def _settle_request(head: RequestHead, flags: int) -> None:
 
 def _drop_lookalikes(head: Fields) -> None:
     """Take fields out that some servers would take for ours (`_` for `-`)."""
-    for name in [n for n in head.found if b"_" in n and _LOOKALIKE.fullmatch(n) is not None]:
+    for name in [n for n in head.found if b"_" in n and LOOKALIKES.fullmatch(n) is not None]:
         head.remove(name)
 
 
@@ -359,6 +319,7 @@ def _settle_connection(head: RequestHead | ResponseHead, flags: int) -> tuple[bo
         head.block = block.replace(b"\r\nConnection: keep-alive\r\n", b"\r\n", 1)
         if head.block is block or len(head.block) == len(block):
             head.block = without(block, b"connection")
+        head.whole = head.block  # of `parts`, what ends here does not count
         return connection == b"close", None
     options = [
         o.strip(b" \t").lower()
@@ -420,20 +381,11 @@ def _settle_response(head: ResponseHead, method: bytes, flags: int) -> None:
                     head.remove(name)
 
 
-def _reason(data: bytes, kind: bytes) -> SidecarError:
-    """Say what is wrong with a head that did not match."""
-    if data[:2] == b"\r\n":
-        data = data[2:]
-    start, *lines = data.split(b"\r\n")
-    pattern = _REQUEST_LINE if kind == b"request" else _STATUS_LINE
-    if pattern.fullmatch(start) is None:
-        version = _VERSION.search(start)
-        if kind == b"request" and version is not None and version[1] not in (b"1.0", b"1.1"):
-            return DownstreamError("bad-version", f"expected HTTP/1.x, got {version[0][:20]!r}")
-        if kind == b"request" and _LOOSE_LINE.fullmatch(start) is not None:
-            return DownstreamError("bad-target", f"expected ASCII without #, got {start[:60]!r}")
-        return DownstreamError("bad-start-line", f"malformed {kind.decode()} line {start[:60]!r}")
-    for line in lines:
-        if _FIELD.fullmatch(line) is None:
-            return DownstreamError("bad-field", f"malformed field line {line[:60]!r}")
-    return DownstreamError("bad-field", "malformed head")
+def _reason(start: bytes, kind: bytes) -> SidecarError:
+    """Say what is wrong with a first line that is none."""
+    version = _VERSION.search(start)
+    if kind == b"request" and version is not None and version[1] not in (b"1.0", b"1.1"):
+        return DownstreamError("bad-version", f"expected HTTP/1.x, got {version[0][:20]!r}")
+    if kind == b"request" and _LOOSE_LINE.fullmatch(start) is not None:
+        return DownstreamError("bad-target", f"expected ASCII without #, got {start[:60]!r}")
+    return DownstreamError("bad-start-line", f"malformed {kind.decode()} line {start[:60]!r}")
