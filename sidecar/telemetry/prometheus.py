@@ -1,16 +1,12 @@
-"""The agent's half of metrics: samples to the Prometheus text format."""
+"""The agent's half of metrics: samples to the Prometheus text format.
 
+Written by hand: the format is a page, and prometheus_client brings an HTTP server, a client and
+e-mail along, 4 MB that the agent would keep.
+"""
+
+import math
 from collections.abc import Iterable, Iterator
-from typing import Final, Protocol, final
-
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
+from typing import Final, Protocol
 
 from sidecar.telemetry.buckets import DURATION_BUCKETS, SIZE_BUCKETS
 
@@ -80,58 +76,48 @@ class SampleLike(Protocol):
 
 
 def render(samples: Iterable[SampleLike]) -> bytes:
-    """Return `samples` in the text exposition format 0.0.4."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Samples(samples))
-    return generate_latest(registry)
-
-
-@final
-class _Samples(Collector):
-    """Hands the samples to prometheus_client, family by family."""
-
-    def __init__(self, samples: Iterable[SampleLike]) -> None:
-        self._families: Final[dict[str, list[SampleLike]]] = {}
-        for sample in samples:
-            self._families.setdefault(sample.name, []).append(sample)
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield one family after the other."""
-        for name, samples in sorted(self._families.items()):
-            text = _HELP.get(name, name.replace("_", " "))
-            edges = _EDGES.get(name)
-            for names, rows in _by_label_names(samples):
-                if edges is not None:
-                    yield _histogram(name, text, names, edges, rows)
-                    continue
-                kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-                family = kind(name, text, labels=names)
-                for labels, values in rows:
-                    family.add_metric(labels, values[0])
-                yield family
-
-
-Rows = list[tuple[list[str], tuple[float, ...]]]
-
-
-def _by_label_names(samples: list[SampleLike]) -> Iterator[tuple[list[str], Rows]]:
-    groups: dict[tuple[str, ...], Rows] = {}
+    """Return `samples` in the text exposition format 0.0.4, family by family."""
+    families: dict[str, list[SampleLike]] = {}
     for sample in samples:
-        names = tuple(name for name, _ in sample.labels)
-        groups.setdefault(names, []).append(([v for _, v in sample.labels], sample.values))
-    for names, rows in groups.items():
-        yield list(names), rows
+        families.setdefault(sample.name, []).append(sample)
+    lines: list[str] = []
+    for name, rows in sorted(families.items()):
+        edges = _EDGES.get(name)
+        text = _HELP.get(name, name.replace("_", " "))
+        kind = "counter" if name.endswith("_total") else "gauge" if edges is None else "histogram"
+        lines += (f"# HELP {name} {text}\n", f"# TYPE {name} {kind}\n")
+        for row in rows:
+            labels = ",".join(f'{k}="{v.translate(_ESCAPES)}"' for k, v in sorted(row.labels))
+            if edges is None:
+                lines.append(_line(name, labels, row.values[0]))
+            else:
+                lines += _histogram(name, labels, edges, row.values)
+    return "".join(lines).encode()
+
+
+_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+def _line(name: str, labels: str, value: float) -> str:
+    return f"{name}{{{labels}}} {_number(value)}\n" if labels else f"{name} {_number(value)}\n"
+
+
+def _number(value: float) -> str:
+    """Return `value` as the format has it, which knows three words beside numbers."""
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    return "NaN" if math.isnan(value) else repr(float(value))
 
 
 def _histogram(
-    name: str, text: str, names: list[str], edges: tuple[float, ...], rows: Rows
-) -> Metric:
-    family = HistogramMetricFamily(name, text, labels=names)
-    for labels, (total, *counts) in rows:
-        buckets = []
-        running = 0.0
-        for edge, count in zip((*map(str, edges), "+Inf"), counts, strict=True):
-            running += count
-            buckets.append((edge, running))
-        family.add_metric(labels, buckets, total)
-    return family
+    name: str, labels: str, edges: tuple[float, ...], values: tuple[float, ...]
+) -> Iterator[str]:
+    """Yield the lines of one series; `values` are the sum and a count for each bucket."""
+    total, *counts = values
+    comma = "," if labels else ""
+    running = 0.0
+    for edge, count in zip((*edges, math.inf), counts, strict=True):
+        running += count
+        yield _line(f"{name}_bucket", f'{labels}{comma}le="{_number(edge)}"', running)
+    yield _line(f"{name}_count", labels, running)
+    yield _line(f"{name}_sum", labels, total)
