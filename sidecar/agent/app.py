@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final, final
 
-import uvloop
-
 from sidecar import __version__
 from sidecar.admin import pages
 from sidecar.agent import sockets
@@ -403,7 +401,8 @@ def _has(config: Config | None, goal: Goal) -> bool:
 def run(source: Source) -> int:
     """Run an agent until it is told to stop; return the exit code."""
     setup()
-    return uvloop.run(_run(source))
+    # asyncio's own loop: the agent is never busy, and uvloop is 2 MB and threads.
+    return asyncio.run(_run(source))
 
 
 async def _run(source: Source) -> int:

@@ -17,7 +17,7 @@ from sidecar.runtime.dial import Dialler
 from sidecar.runtime.tasks import spawn
 
 CONNECTIONS: Final = 256  # probes by connection at once: of the agent's open files, most stay free
-LOOKUPS: Final = 2  # of names at once: uvloop has 4 threads for them
+LOOKUPS: Final = 2  # of names at once: the executor has few threads for them
 COMMANDS: Final = 8  # programs at once: each costs far more than a connection
 MAX_FAILURE: Final = 200  # characters; endpoints choose part of the text
 
