@@ -93,6 +93,29 @@ def test_a_worker_loads_nothing_slow_or_large(chosen: str, more: set[str]) -> No
     assert {name.partition(".")[0] for name in loaded} & KEPT_OUT_OF_THE_WORKER == more
 
 
+# What a process imports that runs `sidecar run` with a certificate and no more.
+AGENT = """
+import sys
+import sidecar.agent.app, sidecar.cli.main, sidecar.sources.file
+print(*sys.modules, sep="\\n")
+"""
+KEPT_OUT_OF_THE_AGENT = {
+    "click", "cryptography", "dns", "email", "h2", "html", "jwt", "opentelemetry", "prometheus_client",
+    "redis", "rich", "uvloop",
+}  # fmt: skip
+
+
+def test_an_agent_loads_nothing_large_that_a_configuration_does_not_ask_for() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", AGENT], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+    assert told.returncode == 0, told.stderr
+    loaded = set(told.stdout.split())
+    assert "sidecar.agent.supervisor" in loaded, "this is not what an agent runs"
+    assert {name.partition(".")[0] for name in loaded} & KEPT_OUT_OF_THE_AGENT == set()
+
+
 def floors() -> dict[str, int]:
     """Return the floor of each room, counted from the ground, as pyproject.toml lists them."""
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
-from cryptography import x509
 
 from sidecar.admin.filters import filter_rows
 from sidecar.admin.operator import Operator
@@ -20,6 +19,7 @@ from sidecar.model.listener import InboundListener
 from sidecar.runtime.messages import EndpointStatus
 from sidecar.sources.decode import decode
 from sidecar.telemetry.prometheus import render
+from sidecar.wire.x509 import read_pem
 
 Page = Callable[[Operator, Request], Awaitable[Response]]
 
@@ -166,27 +166,19 @@ async def _certs(operator: Operator, request: Request) -> Response:
         return _json([])
     rows = []
     for part, pem in secret.parts().items():
-        for certificate in x509.load_pem_x509_certificates(pem):
-            left = certificate.not_valid_after_utc - datetime.now(UTC)
+        for certificate in read_pem(pem):
+            left = certificate.ends - datetime.now(UTC)
             rows.append(
                 {
                     "from": part,
-                    "identity": _names(certificate),
-                    "serial": f"{certificate.serial_number:x}",
-                    "valid_from": certificate.not_valid_before_utc.isoformat(),
-                    "valid_until": certificate.not_valid_after_utc.isoformat(),
+                    "identity": certificate.uris,
+                    "serial": f"{certificate.serial:x}",
+                    "valid_from": certificate.begins.isoformat(),
+                    "valid_until": certificate.ends.isoformat(),
                     "days_left": round(left.total_seconds() / 86400, 2),
                 }
             )
     return _json(rows)
-
-
-def _names(certificate: x509.Certificate) -> list[str]:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    return names.get_values_for_type(x509.UniformResourceIdentifier)
 
 
 async def _server_info(operator: Operator, request: Request) -> Response:

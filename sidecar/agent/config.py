@@ -3,7 +3,6 @@
 from datetime import datetime
 from typing import NamedTuple, Protocol, Self
 
-from cryptography import x509
 from msgspec.structs import replace
 
 from sidecar.agent.quota import check_installed
@@ -13,6 +12,7 @@ from sidecar.errors import ConfigErrors
 from sidecar.issuers import files
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
+from sidecar.wire.x509 import read_pem
 
 
 class Source(Protocol):
@@ -61,13 +61,8 @@ class Config(NamedTuple):
         """Return when the first certificate of each part expires."""
         if self.secret is None:
             return {}
-        return {
-            part: min(
-                certificate.not_valid_after_utc
-                for certificate in x509.load_pem_x509_certificates(pem)
-            )
-            for part, pem in self.secret.parts().items()
-        }
+        parts = self.secret.parts().items()
+        return {part: min(one.ends for one in read_pem(pem)) for part, pem in parts}
 
 
 def key_material(snapshot: Snapshot) -> Secret | None:

@@ -131,6 +131,21 @@ def simple_tls(roots: str) -> ClientTls:
     return ClientTls(_each(make), mutual=False)
 
 
+# OpenSSL's words for a key that is another certificate's; a key of another kind looks for one of its own.
+_NOT_ITS_KEY: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+
+
+def key_fault(certificate: bytes, key: bytes) -> str:
+    """Return what is wrong with `key` as that of `certificate`, both PEM; empty if nothing is."""
+    try:
+        _load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate + b"\n" + key)
+    except ssl.SSLError as error:
+        if error.reason in _NOT_ITS_KEY:
+            return "is not the key of the certificate"
+        return f"holds no usable PEM key: {error}"
+    return ""
+
+
 def _each(make: Callable[[], ssl.SSLContext]) -> dict[str, ssl.SSLContext]:
     """Return a context for each list of protocols: a context can offer only one."""
     contexts = {}
@@ -162,6 +177,7 @@ def _load_chain(context: ssl.SSLContext, pem: bytes) -> None:
     handle = os.memfd_create("sidecar-key", os.MFD_CLOEXEC)
     try:
         os.write(handle, pem)
-        context.load_cert_chain(f"/proc/self/fd/{handle}")
+        # A key that is encrypted is refused; without a password here, a terminal would be asked.
+        context.load_cert_chain(f"/proc/self/fd/{handle}", password=b"")
     finally:
         os.close(handle)

@@ -4,21 +4,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-)
 from msgspec.structs import replace
 
 from sidecar.errors import ConfigError, ConfigErrors
+from sidecar.identity.tls import key_fault
 from sidecar.model.identity import KeyPair, Secret
 from sidecar.model.snapshot import Snapshot
+from sidecar.wire.x509 import read_pem
 
 MAX_SIZE: Final = 1 << 20  # octets of a file that a policy names; a worker is sent all of them
-
-_FORM: Final = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def load(snapshot: Snapshot) -> Secret | None:
@@ -83,7 +77,7 @@ def check(secret: Secret) -> list[ConfigError]:
     """Return what is wrong with the workload's own key material."""
     errors = _check_pair(secret.certificate, secret.key, "certificates")
     try:
-        x509.load_pem_x509_certificates(secret.roots)
+        read_pem(secret.roots)
     except ValueError:
         errors.append(ConfigError("certificates.roots", "holds no PEM certificate"))
     return errors
@@ -110,18 +104,13 @@ def _read(path: str, where: str, errors: list[ConfigError]) -> bytes:
 
 def _check_pair(certificate: bytes, key: bytes, where: str) -> list[ConfigError]:
     try:
-        chain = x509.load_pem_x509_certificates(certificate)
+        chain = read_pem(certificate)
     except ValueError:
         return [ConfigError(f"{where}.certificate", "holds no PEM certificate")]
-    try:
-        private = load_pem_private_key(key, None)
-    except (ValueError, TypeError) as error:
-        return [ConfigError(f"{where}.key", f"holds no usable PEM key: {error}")]
     errors = []
-    mine = private.public_key().public_bytes(*_FORM)
-    if mine != chain[0].public_key().public_bytes(*_FORM):
-        errors.append(ConfigError(f"{where}.key", "is not the key of the certificate"))
-    end = chain[0].not_valid_after_utc
+    if fault := key_fault(certificate, key):
+        errors.append(ConfigError(f"{where}.key", fault))
+    end = chain[0].ends
     if end < datetime.now(UTC):
         errors.append(ConfigError(f"{where}.certificate", f"expired on {end:%Y-%m-%d %H:%M} UTC"))
     return errors
