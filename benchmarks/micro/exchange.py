@@ -131,6 +131,7 @@ class Stand:
         self.engine = Engine(
             time.monotonic, wall, Wheel(lambda when: None), later=self.ready.append
         )  # fmt: skip
+        self.engine.batch = 32  # as a worker has it
         retry = {"attempts": 3, "on": ["connect-failure", "reset"]} if full else {}
         config = {
             "workload": "web",

@@ -320,6 +320,9 @@ def _paths(
             exact.add(_spell(match.path))
         else:
             tests.append(test)
+    if not exact and len(tests) == 1:
+        (only,) = tests
+        return lambda exchange, path: only(path)
     return lambda exchange, path: path in exact or any(test(path) for test in tests)
 
 

@@ -149,7 +149,7 @@ class Sink:
     __slots__ = ()
 
     def exchange(self, exchange: Exchange) -> None:
-        """Record one finished exchange."""
+        """Record one finished exchange, maybe a while after its end."""
 
     def session_opened(self, session: Session) -> None:
         """Record that a session has begun."""

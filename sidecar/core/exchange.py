@@ -74,6 +74,7 @@ class Exchange:
         "credential",
         "detail",
         "downstream",
+        "ended",
         "endpoint",
         "engine",
         "extra",
@@ -128,6 +129,7 @@ class Exchange:
         self.head: Final = head
         self.state = ROUTING
         self.started: Final = engine.now()
+        self.ended = 0.0
         self.request_id = b""
         self.traceparent = b""
         self.route: RoutePlan | None = None
@@ -767,11 +769,11 @@ class Exchange:
                     stop.on_finish(self)
                 except Exception as error:  # noqa: BLE001 - a plug-in's bug must not keep the caller
                     self.engine.bug("on_finish", error)
-        for sink in self.engine.sinks:
-            try:
-                sink.exchange(self)
-            except Exception as error:  # noqa: BLE001 - nor must a sink's
-                self.engine.bug("sink", error)
+        engine = self.engine
+        self.ended = engine.now()
+        engine.ended.append(self)
+        if len(engine.ended) >= engine.batch:
+            engine.tell_ended()
         if cut:
             self.downstream.cut()
         else:

@@ -12,6 +12,7 @@ from sidecar.core.overload import Gate, Overload
 from sidecar.core.timers import Wheel
 
 if TYPE_CHECKING:
+    from sidecar.core.exchange import Exchange
     from sidecar.core.lifetimes import Lifetimes
     from sidecar.core.plan import ListenerPlan
     from sidecar.core.quota import Desk
@@ -37,15 +38,21 @@ class Engine:
     `now` is monotonic seconds, `wall` seconds of the epoch; `later` calls back at the end of this turn
     of the loop; `bug` is told of an exception that no part expected, `tell` what an operator should
     know, with an exception that is not ours; `stopwatch` is monotonic too, but goes on while we run.
+
+    Sinks are told of exchanges that have ended `batch` at a time: their code is then in the
+    processor's caches, which halves what a line of the log costs.  Whoever wants to know how things
+    stand calls `tell_ended` first.
     """
 
     __slots__ = (
         "background",
+        "batch",
         "bug",
         "counts",
         "desk",
         "draining",
         "draw",
+        "ended",
         "gate",
         "identity",
         "later",
@@ -87,12 +94,28 @@ class Engine:
         self.background: Final = background
         self.counts: Final = Counts()
         self.sinks: tuple[Sink, ...] = ()
+        self.batch = 1
+        self.ended: list[Exchange] = []  # of which the sinks do not know yet
         self.identity = ""
         self.sampling = 0.01
         self.draining = False
         self.overload: Overload | None = None  # None: there is not too much of anything
         self.gate: Final = Gate()
         self.desk: Desk | None = None  # where quota that is shared is asked for
+
+    def tell_ended(self) -> None:
+        """Tell every sink of the exchanges that have ended since."""
+        ended = self.ended
+        if not ended:
+            return
+        self.ended = []
+        for sink in self.sinks:
+            tell = sink.exchange
+            for exchange in ended:
+                try:
+                    tell(exchange)
+                except Exception as error:  # noqa: BLE001 - a sink's bug must not keep the caller
+                    self.bug("sink", error)
 
 
 class Connection(Protocol):

@@ -50,10 +50,11 @@ class Clause(NamedTuple):
 
     def holds(self, caller: Caller, exchange: Exchange | None, path: bytes) -> bool:
         """Say whether all do; without an exchange there are none on requests."""
-        for of_caller in self.caller:
+        of_callers, of_requests = self
+        for of_caller in of_callers:
             if not of_caller(caller):
                 return False
-        for of_request in self.request:
+        for of_request in of_requests:
             assert exchange is not None
             if not of_request(exchange, path):
                 return False
@@ -67,11 +68,12 @@ class Rule(NamedTuple):
     match: Clause
     unless: Clause | None = None
 
-    def holds(self, caller: Caller, exchange: Exchange | None, path: bytes) -> bool:
-        """Say whether it matches."""
-        return self.match.holds(caller, exchange, path) and (
-            self.unless is None or not self.unless.holds(caller, exchange, path)
-        )
+
+def _holds(rule: Rule, caller: Caller, exchange: Exchange | None, path: bytes) -> bool:
+    _, match, unless = rule
+    return match.holds(caller, exchange, path) and (
+        unless is None or not unless.holds(caller, exchange, path)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Policy:
         if found is not None:
             return found
         for rule in self.deny:
-            if rule.holds(caller, exchange, path):
+            if _holds(rule, caller, exchange, path):
                 return rule.decision
         if self.default:
             return _PASSED
@@ -108,7 +110,7 @@ class Policy:
         if found is not None:
             return found
         for rule in self.allow:
-            if rule.holds(caller, exchange, path):
+            if _holds(rule, caller, exchange, path):
                 return rule.decision
         return _UNMATCHED
 

@@ -59,8 +59,11 @@ class LocalRateLimit(HttpFilter):
         for condition in settings.conditions:
             if not condition(exchange.head, exchange.caller):
                 return None
-        key = key_of(settings.parts, exchange)
-        decision = settings.buckets.take(settings.rate, key, exchange.engine.now())
+        parts, now = settings.parts, exchange.engine.now()
+        key = key_of(parts, exchange) if parts else ()
+        if settings.buckets.fits(settings.rate, key, now):
+            return None
+        decision = settings.buckets.take(settings.rate, key, now)
         if decision.allowed:
             return None
         if settings.shadow:

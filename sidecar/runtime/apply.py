@@ -29,6 +29,7 @@ class Runner:
     async def apply(self, plan: Plan) -> None:
         """Run `plan`: new exchanges are served by it, those under way keep theirs."""
         self._engine.identity = plan.identity
+        self._engine.tell_ended()
         self._engine.sinks = plan.sinks
         self.plan = plan
         for address, listener in plan.listeners.items():

@@ -46,7 +46,7 @@ class AccessLogSink(Sink):
         head = exchange.head
         found = head.found
         endpoint, route, ms = exchange.endpoint, exchange.route, exchange.upstream_ms
-        spent = (exchange.engine.now() - exchange.started) * 1000
+        spent = (exchange.ended - exchange.started) * 1000
         method, target, forwarded, agent, request_id, authority, trace = _texts(
             head.method,
             head.target,
@@ -125,7 +125,7 @@ def _record(exchange: Exchange, start: str) -> dict[str, object]:
         "detail": _clean(exchange.detail),
         "bytes_received": exchange.bytes_in,
         "bytes_sent": exchange.bytes_out,
-        "duration": round((exchange.engine.now() - exchange.started) * 1000, 3),
+        "duration": round((exchange.ended - exchange.started) * 1000, 3),
         "upstream_service_time": round(exchange.upstream_ms, 3)
         if exchange.upstream_ms >= 0
         else None,

@@ -108,7 +108,7 @@ class MetricsSink(Sink):
             self._noted(exchange.fields, exchange.caller.identity)
         if exchange.attempts > 1:
             self.retries += exchange.attempts - 1
-        spent = (exchange.engine.now() - exchange.started) * 1000
+        spent = (exchange.ended - exchange.started) * 1000
         series.duration[bisect_left(DURATION_BUCKETS, spent)] += 1
         series.duration_sum += spent
         size = exchange.bytes_in

@@ -44,16 +44,16 @@ class Rate:
     worth remembering.
     """
 
-    __slots__ = ("_depth", "burst", "interval")
+    __slots__ = ("burst", "depth", "interval")
 
     def __init__(self, count: float, period: float, burst: int) -> None:
         self.interval: Final = period / count  # seconds in which one more may come
         self.burst: Final = burst
-        self._depth: Final = burst * self.interval
+        self.depth: Final = burst * self.interval
 
     def take(self, full_at: float, now: float) -> tuple[Decision, float]:
         """Take one request out of a bucket; return what became of it, and the bucket's new moment."""
-        interval, depth = self.interval, self._depth
+        interval, depth = self.interval, self.depth
         after = max(full_at, now) + interval
         room = now + depth - after
         if room < -SLACK * interval:
@@ -69,7 +69,7 @@ class Rate:
         Returns what became of it and the bucket's new moment. What is given back to a bucket that
         is full by then is lost: it never holds more than the burst.
         """
-        interval, depth = self.interval, self._depth
+        interval, depth = self.interval, self.depth
         full_at = max(full_at, now)
         count = wanted
         if wanted > 0:
@@ -97,6 +97,17 @@ class Buckets:
 
     def __len__(self) -> int:
         return len(self._full_at)
+
+    def fits(self, rate: Rate, key: Hashable, now: float) -> bool:
+        """Take one request, as `take` does, if it is allowed and the key is known: it nearly always is."""
+        full_at = self._full_at.get(key)
+        if full_at is None:
+            return False
+        after = (full_at if full_at > now else now) + rate.interval
+        if after > now + rate.depth:
+            return False
+        self._full_at[key] = after
+        return True
 
     def take(self, rate: Rate, key: Hashable, now: float) -> Decision:
         """Take one request out of the bucket of `key`."""

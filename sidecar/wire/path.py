@@ -52,6 +52,8 @@ def strict(path: bytes) -> bytes | None:
 
 def resolved(path: bytes) -> bytes | None:
     """Return what a program makes of `path` that decodes, cuts, merges and resolves all it can."""
+    if _USUAL.fullmatch(path) is not None:
+        return path
     form = kept(path)
     if form is None or form == b"*":
         return form
@@ -69,6 +71,8 @@ def resolved(path: bytes) -> bytes | None:
 
 def kept(path: bytes) -> bytes | None:
     """Return the normal form, with whatever could be read in two ways left in it."""
+    if _USUAL.fullmatch(path) is not None:
+        return path
     if path[:1] != b"/":
         return path if path == b"*" else None  # OPTIONS of the whole server (RFC 9112 §3.2.4)
     if _STRAY.search(path):

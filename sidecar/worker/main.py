@@ -59,6 +59,9 @@ from sidecar.traffic.lease import Ask
 REPORT_INTERVAL: Final = 1.0  # seconds between reports of numbers
 DRAIN_CHECK: Final = 0.05  # seconds between looks at whether all is finished
 ORPHAN_RETRY: Final = 5.0  # seconds until an orphan tries again to be found
+BATCH: Final = (
+    32  # exchanges that sinks are told of at once: what formatting them takes, 0.1 ms, nobody feels
+)
 
 
 @final
@@ -82,6 +85,7 @@ class Worker:
         )
         self._desk: Final = Desk(self._engine, self._post)
         self._engine.desk = self._desk
+        self._engine.batch = BATCH
         self._runner: Final = Runner(loop, self._engine)
         self._dialler: Final = Dialler(loop, self._bug)
         self._book: Final = Book()
@@ -109,6 +113,7 @@ class Worker:
         handler.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await handler
+        self._engine.tell_ended()
         if self._log is not None:
             self._log.close()
 
@@ -290,6 +295,7 @@ class Worker:
             )
         if old is None or old.telemetry.access_log.path != telemetry.access_log.path:
             if self._log is not None:
+                self._engine.tell_ended()
                 self._log.close()
             path = telemetry.access_log.path
             self._log = LogWriter(path) if path != "off" else None
@@ -307,6 +313,7 @@ class Worker:
     def _flush(self) -> None:
         self._loop.call_later(INTERVAL, self._flush)
         self._monitor.tick()
+        self._engine.tell_ended()
         if self._log is not None:
             self._log.flush()
 
@@ -315,6 +322,7 @@ class Worker:
             return  # an agent that does not read is not written to: what waits takes memory
         samples = []
         if self._metrics is not None:
+            self._engine.tell_ended()
             book = self._book
             rows = (
                 *self._metrics.rows(), *ejections(book), *guards(book), *hedges(book),

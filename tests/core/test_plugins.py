@@ -80,6 +80,34 @@ def test_hooks_that_nobody_overrides_let_everything_pass(harness: Harness) -> No
     assert NetworkFilter().on_session(Session(harness.listener, kept[0].caller)) is None
 
 
+def test_sinks_are_told_of_several_at_once_or_when_somebody_wants_to_know(harness: Harness) -> None:
+    told: list[float] = []
+
+    class Keep(Sink):
+        def exchange(self, exchange: Exchange) -> None:
+            told.append(exchange.ended)
+            if len(told) == 1:
+                raise BugError
+
+    harness.engine.sinks = (Keep(),)
+    harness.engine.batch = 2
+    harness.engine.tell_ended()  # of nobody
+    caller = harness.open(GET)
+    upstream = harness.connect()
+    upstream.send(OK)
+    assert told == []
+    harness.advance(1)
+    caller.send(GET)
+    upstream.send(OK)
+    assert told == [1000.0, 1001.0]
+    assert [type(bug) for bug in harness.bugs] == [BugError]
+    harness.bugs.clear()
+    caller.send(GET)
+    upstream.send(OK)
+    harness.engine.tell_ended()
+    assert told == [1000.0, 1001.0, 1001.0]
+
+
 class BugError(Exception):
     """What no part expects."""
 

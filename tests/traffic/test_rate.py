@@ -121,3 +121,19 @@ def test_a_table_grants_by_key_and_what_finds_no_room_shares_a_bucket() -> None:
     assert len(table) == 2
     table.sweep(100.0)
     assert len(table) == 0
+
+
+@given(
+    st.integers(1, 50),
+    st.integers(1, 6),
+    st.lists(st.tuples(st.integers(0, 60), st.sampled_from("abc")), min_size=1, max_size=60),
+)
+def test_a_request_that_fits_at_first_sight_is_one_that_would_have_been_allowed(
+    interval: int, burst: int, steps: list[tuple[int, str]]
+) -> None:
+    rate, quick, slow, now = Rate(1, interval, burst), Buckets(2), Buckets(2), 0.0
+    for gap, key in steps:
+        now += gap
+        fits = quick.fits(rate, key, now) or quick.take(rate, key, now).allowed
+        assert fits == slow.take(rate, key, now).allowed
+        assert len(quick) == len(slow)
