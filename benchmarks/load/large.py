@@ -18,8 +18,9 @@ from typing import Any, Final
 import yaml
 
 from benchmarks.load import processes
-from benchmarks.load.measure import PROXIES, Plan, Row, Subject, named, names, pace
-from benchmarks.load.peers import configured, origin, start, stop
+from benchmarks.load.measure import PROXIES, Plan, Row, Subject, named, pace
+from benchmarks.load.peers import configured, start, stop
+from benchmarks.load.procedures import each_alone
 from benchmarks.load.scenarios import Case
 
 ROUTES: Final = 1000
@@ -128,18 +129,7 @@ def write(name: str, home: Path, version: int) -> None:
 
 def config(case: Case, features: str, plan: Plan, directory: Path) -> list[Row]:
     """Measure loading and pushing, one subject after the other, round by round."""
-    rows: list[Row] = []
-    port = processes.free_port()
-    answering = origin("http1", directory, processes.LAST, [port])
-    try:
-        processes.await_port(port, directory / "origin-http1" / "log")
-        for number in range(plan.rounds):
-            for name in names(case, features, plan):
-                rows.append(one(case, features, name, number, plan, directory, port))
-                plan.told(f"config {features}: round {number + 1}")
-    finally:
-        stop([answering])
-    return rows
+    return each_alone("config", one, case, features, plan, directory)
 
 
 def one(

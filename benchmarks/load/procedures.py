@@ -16,6 +16,8 @@ from benchmarks.load.scenarios import Case
 IDLE: Final = 1000  # connections
 ENDPOINTS: Final = 10_000
 Procedure = Callable[[Case, str, Plan, Path], list[Row]]
+One = Callable[[Case, str, str, int, Plan, Path, int], Row]
+"""Case, features, subject, round, plan, directory, port of the app -> what was measured."""
 
 
 def idle(case: Case, features: str, plan: Plan, directory: Path) -> list[Row]:
@@ -50,6 +52,13 @@ def open_idle(port: int, stack: contextlib.ExitStack) -> int:
 
 def startup(case: Case, features: str, plan: Plan, directory: Path) -> list[Row]:
     """Measure the time from the command to the first 200, and the CPU until then."""
+    return each_alone("startup", started, case, features, plan, directory)
+
+
+def each_alone(
+    what: str, one: One, case: Case, features: str, plan: Plan, directory: Path
+) -> list[Row]:
+    """Have `one` measure one subject after the other, round by round, before an app that answers."""
     rows: list[Row] = []
     port = processes.free_port()
     answering = origin("http1", directory, processes.LAST, [port])
@@ -57,8 +66,8 @@ def startup(case: Case, features: str, plan: Plan, directory: Path) -> list[Row]
         processes.await_port(port, directory / "origin-http1" / "log")
         for number in range(plan.rounds):
             for name in names(case, features, plan):
-                rows.append(started(case, features, name, number, plan, directory, port))
-                plan.told(f"startup {features}: round {number + 1}")
+                rows.append(one(case, features, name, number, plan, directory, port))
+                plan.told(f"{what} {features}: round {number + 1}")
     finally:
         stop([answering])
     return rows

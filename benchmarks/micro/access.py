@@ -6,8 +6,6 @@ the same token or key along and looks at nothing; told is the median of the roun
 """
 
 import random
-import statistics
-import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable
@@ -19,7 +17,7 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from benchmarks.micro.exchange import HTTP1_ANSWER, Stand, http1_request
 from benchmarks.micro.features import NOTHING, PLAIN
-from benchmarks.micro.turns import Case, chosen, spent
+from benchmarks.micro.turns import Case, tell_differences
 from sidecar.filters.basic_auth import BasicAuth
 from sidecar.identity.hashed import key_line, mark, password_line
 from sidecar.runtime.clock import wall
@@ -144,29 +142,16 @@ CASES: Final[dict[str, Case]] = {
     "a password along": case({}, password),
     "password, known": case({"basic_auth": "/passwords"}, password),
 }  # fmt: skip
-BASES: Final = {"token": "a token along", "key": "a key along", "password": "a password along"}
+ALONG: Final = {"token": "a token along", "key": "a key along", "password": "a password along"}
 """What cases that begin with a word are compared with; others with `nothing`."""
-
-
-def base(name: str) -> str:
-    """Return what the case is compared with."""
-    return BASES.get(name.partition(",")[0], "nothing")
+BASES: Final = {
+    name: ALONG[name.partition(",")[0]] for name in CASES if name.partition(",")[0] in ALONG
+}
 
 
 def main() -> None:
     """Measure and print."""
-    wanted = chosen(CASES, sys.argv[1:])
-    bases = {name: CASES[name] for name in ("nothing", *BASES.values())}
-    took = spent({**bases, **wanted}, EXCHANGES, ROUNDS)
-    print(
-        f"Python {sys.version.split()[0]}, µs of CPU more than the base"
-        f" ({min(took['nothing']):.2f} an exchange); median of {ROUNDS} rounds (quartiles)"
-    )
-    for name in wanted:
-        if name not in bases:
-            pairs = zip(took[name], took[base(name)], strict=True)
-            low, middle, high = statistics.quantiles([mine - theirs for mine, theirs in pairs], n=4)
-            print(f"  {name:28} {middle:+7.2f} ({low:+.2f} to {high:+.2f})")
+    tell_differences(CASES, BASES, EXCHANGES, ROUNDS)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,11 @@ requests of the other routes are looked at too, lest another spelling of a path 
 
 import math
 import random
-import statistics
-import sys
 import time
 from typing import Any, Final
 
 from benchmarks.micro.exchange import HTTP1_ANSWER, Stand, http1_request
-from benchmarks.micro.turns import Case, chosen, spent
+from benchmarks.micro.turns import Case, tell_differences
 from sidecar.core.limit import spell
 from sidecar.core.quota import Desk
 from sidecar.filters.shared_rate_limit import SharedRateLimit
@@ -156,27 +154,9 @@ BASES: Final = dict.fromkeys(
 """What a case is compared with, if not with `nothing`."""
 
 
-def differences(took: dict[str, list[float]], name: str) -> tuple[float, float, float]:
-    """Return the median of the rounds' differences to the case's base, and its quartiles."""
-    base = took[BASES.get(name, "nothing")]
-    each = sorted(mine - theirs for mine, theirs in zip(took[name], base, strict=True))
-    low, middle, high = statistics.quantiles(each, n=4)
-    return middle, low, high
-
-
 def main() -> None:
     """Measure and print."""
-    wanted = chosen(CASES, sys.argv[1:])
-    bases = {name: CASES[name] for name in ("nothing", *BASES.values())}
-    took = spent({**bases, **wanted}, EXCHANGES, ROUNDS)
-    print(
-        f"Python {sys.version.split()[0]}, µs of CPU more than nothing ({min(took['nothing']):.2f}"
-        f" an exchange); median of {ROUNDS} rounds (quartiles)"
-    )
-    for name in wanted:
-        if name not in bases:
-            middle, low, high = differences(took, name)
-            print(f"  {name:28} {middle:+6.2f} ({low:+.2f} to {high:+.2f})")
+    tell_differences(CASES, BASES, EXCHANGES, ROUNDS)
 
 
 if __name__ == "__main__":
