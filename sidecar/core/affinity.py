@@ -73,9 +73,16 @@ class Hashed(Balancer):
         if not candidates:
             return None
         allowed = frozenset(candidates)
-        order = [e for e in (everyone[i] for i in preference(table, key)) if e in allowed]
+        preferred = None
+        # No further than needed: to the end is as many steps as the table has slots.
+        for index in preference(table, key):
+            endpoint = everyone[index]
+            if endpoint in allowed:
+                if self._has_room(endpoint):
+                    return endpoint
+                preferred = preferred or endpoint
         # Some endpoint has room always; but a light one may own no slot of a table.
-        return next(filter(self._has_room, order), next(iter(order), candidates[0]))
+        return preferred or candidates[0]
 
     def _has_room(self, endpoint: Endpoint) -> bool:
         """Say whether one more keeps it within the bound (consistent hashing with bounded loads)."""

@@ -3,11 +3,13 @@
 import random
 from collections import Counter
 from functools import cache
+from typing import Any
 
 import msgspec
 import pytest
 
 from sidecar.balancers.least_request import LeastRequest
+from sidecar.core.affinity import Hashed
 from sidecar.core.api import Balancer, Draw
 from sidecar.core.book import Endpoint
 from sidecar.core.plan import ListenerPlan, RouteTable
@@ -131,6 +133,32 @@ def test_a_few_that_are_available_are_enough_where_there_is_no_panic(kind: str, 
     places[0].available = places[1].available = False
     balancer = make(kind, places, draw, panic=0.0)
     assert {balancer.pick(placed(), ()) for _ in range(100)} == {places[2]}
+
+
+class Slots(list[int]):
+    """The owners of slots, which counts how many of them were looked at."""
+
+    looked = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        self.looked += 1
+        return super().__getitem__(place)
+
+
+class Table:
+    """Slots of two endpoints in turns."""
+
+    owners = Slots([0, 1] * 1000)
+
+    def slot(self, key: int) -> int:
+        return key % len(self.owners)
+
+
+def test_of_a_table_no_more_is_looked_at_than_decides(draw: Draw) -> None:
+    places, table = endpoints(1, 1), Table()
+    balancer = Hashed(places, draw, 0.5, table, 0)
+    assert {balancer.pick(placed(), places[:1]) for _ in range(100)} == {places[1]}
+    assert table.owners.looked <= 300  # a table of the default size holds a worker up for 2 ms
 
 
 def test_least_request_takes_the_less_busy_of_two() -> None:
