@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from typing import TYPE_CHECKING, Final
 
 from sidecar.core.plan import INBOUND
@@ -78,17 +79,18 @@ def _forwarded(exchange: Exchange, *, trusted: bool) -> None:
 
 def new_request_id(engine: Engine) -> bytes:
     """Return a random version 4 UUID (RFC 9562 §5.4) as text."""
-    text = b"%032x" % (engine.random_bits(128) & _UUID_MASK | _UUID_MARK)
-    return b"-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+    bits = engine.random_bits(128) & _UUID_MASK | _UUID_MARK
+    return b"-".join(_uuid(bits.to_bytes(16, "big").hex().encode()))
 
 
 def new_traceparent(engine: Engine) -> bytes:
     """Return a W3C traceparent for a trace that begins here; the sampled flag is drawn."""
-    sampled = b"01" if engine.draw() < engine.sampling else b"00"
+    sampled = "01" if engine.draw() < engine.sampling else "00"
     bits = engine.random_bits(192) | 1 << 64 | 1  # neither id may be zero
-    text = b"%048x" % bits
-    return b"00-%b-%b-%b" % (text[:32], text[32:], sampled)
+    text = bits.to_bytes(24, "big").hex()
+    return f"00-{text[:32]}-{text[32:]}-{sampled}".encode()
 
 
+_uuid: Final = struct.Struct("8s4s4s4s12s").unpack
 _UUID_MASK: Final = ~(0xF000_C000_0000_0000_0000)
 _UUID_MARK: Final = 0x4000_8000_0000_0000_0000

@@ -383,18 +383,16 @@ class Http2Attempt:
         endpoint = connection.endpoint
         if not head.authority and endpoint.host:  # HTTP/1.0 may say none; HTTP/2 had better
             fields.append((b":authority", endpoint.address.encode()))
-        if head.pairs is None:
-            fields += [p for p in head.as_pairs() if p[0] != b"host"]
-        else:
-            fields += head.pairs
-        if exchange.extra:
-            fields += exchange.extra
+        pairs = head.pairs
+        if pairs is None:
+            pairs = [p for p in head.as_pairs() if p[0] != b"host"]
+        extra = exchange.extra
         if connection.spells:
             names = head.spelled()
             if names:
-                fields.append((SPELLING, names))
+                extra = [*extra, (SPELLING, names)]
         trailers = exchange.trailers if end else None
-        link.send_headers(stream, fields, end=end and not body and trailers is None)
+        link.send_headers(stream, fields, pairs, extra, end=end and not body and trailers is None)
         if body and link.send_data(stream, body, end=end and trailers is None):
             exchange.upstream_full()
         if trailers is not None:

@@ -347,7 +347,7 @@ class Http2Side:
             names = head.spelled()
             if names:
                 pairs = [*pairs, (SPELLING, names)]
-        link.send_headers(stream, [STATUS_FIELDS[status], *pairs], end=end and not body)
+        link.send_headers(stream, (STATUS_FIELDS[status],), pairs, end=end and not body)
         if body and link.send_data(stream, body, end=end) and self.exchange is not None:
             self.exchange.downstream_full()
         if head.status == 101 and self.ahead is not None and self.exchange is not None:

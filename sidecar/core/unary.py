@@ -22,7 +22,7 @@ def unary_head(
     """Return the head of a call to `path` (`/package.Service/Method`); the body is `grpc.pack`'s."""
     head = call_head(b"POST", path, authority, (*_FIELDS, *fields), length, 20)
     # Not among what the engine looks at: it need not set the deadline, the plan has one.
-    head.as_pairs().append((b"grpc-timeout", format_timeout(timeout)))
+    head.pairs = [*head.as_pairs(), (b"grpc-timeout", format_timeout(timeout))]
     return head
 
 

@@ -16,6 +16,9 @@ from sidecar.errors import DownstreamError
 Field = tuple[bytes, bytes]
 """A field's name and value; from and to HTTP/2 the name is lower case."""
 
+Pairs = list[Field] | tuple[Field, ...]
+"""Fields of HTTP/2 in order; a tuple is one that came before and is known as a whole (see wire.hpack)."""
+
 Part = tuple[int, Field, bytes]
 """What a line of HTTP/1 says: what kind of field it is, the field, and its name as it is spelled."""
 
@@ -110,9 +113,7 @@ class Fields:
 
     __slots__ = ("block", "found", "pairs", "parts", "spelling", "whole")
 
-    def __init__(
-        self, block: bytes, found: dict[bytes, bytes], pairs: list[Field] | None = None
-    ) -> None:
+    def __init__(self, block: bytes, found: dict[bytes, bytes], pairs: Pairs | None = None) -> None:
         self.block = block
         self.found = found
         self.pairs = pairs
@@ -159,7 +160,7 @@ class Fields:
             self.block = self.whole = self.block + name + b": " + value + b"\r\n"
             parts.append((_kind(lower, value), (lower, value), name))
         else:
-            self.pairs.append((lower, value))
+            self.pairs = [*self.pairs, (lower, value)]
         self.found[lower] = value if old is None else old + b", " + value
 
     def set(self, name: bytes, value: bytes) -> None:
@@ -192,7 +193,7 @@ class Fields:
                 pairs.append((b"Transfer-Encoding", b"chunked"))
         return b"\r\n".join([*map(b": ".join, pairs), b""])
 
-    def as_pairs(self) -> list[Field]:
+    def as_pairs(self) -> Pairs:
         """Return the fields for HTTP/2: names in lower case, nothing that ends at this hop."""
         if self.pairs is not None:
             return self.pairs
@@ -228,7 +229,7 @@ class RequestHead(Fields):
         version: int,
         block: bytes,
         found: dict[bytes, bytes],
-        pairs: list[Field] | None = None,
+        pairs: Pairs | None = None,
         parts: list[Part] | None = None,
     ) -> None:
         self.method = method  # of an extended CONNECT for WebSocket: GET, with `upgrade`
@@ -252,9 +253,9 @@ class RequestHead(Fields):
         head = RequestHead(
             self.method, self.target, self.version, self.block, self.found.copy(), self.pairs
         )
-        if self.pairs is not None:
+        if type(self.pairs) is list:
             head.pairs = self.pairs.copy()
-        else:
+        elif self.pairs is None:
             head.parts = self.lines().copy()
         head.spelling = self.spelling
         head.authority = self.authority
@@ -284,7 +285,7 @@ class ResponseHead(Fields):
         version: int,
         block: bytes,
         found: dict[bytes, bytes],
-        pairs: list[Field] | None = None,
+        pairs: Pairs | None = None,
         parts: list[Part] | None = None,
     ) -> None:
         self.status = status
@@ -306,9 +307,9 @@ class ResponseHead(Fields):
         head = ResponseHead(
             self.status, self.reason, self.version, self.block, self.found.copy(), self.pairs
         )
-        if self.pairs is not None:
+        if type(self.pairs) is list:
             head.pairs = self.pairs.copy()
-        else:
+        elif self.pairs is None:
             head.parts = self.lines().copy()
         head.spelling = self.spelling
         head.length = self.length

@@ -363,6 +363,7 @@ _SHORT_COOKIE: Final = 20  # octets; a shorter one can be guessed (§7.1.3; nght
 _PATIENCE: Final = 32  # values of a name that were in no table before none is looked for...
 _RETRY: Final = 1024  # ...and how many later it is tried again
 _NEVER: Final = 1 << 62  # nor ever
+_MAX_LISTS: Final = 64  # whole lists remembered
 _MAX_SEEN: Final = 128  # hashes of fields that came once, and names: as many as a table has entries
 
 _NAME_INDEX: Final = {name: at + 1 for at, (name, _) in reversed(tuple(enumerate(STATIC)))}
@@ -409,9 +410,10 @@ class _Codes(dict[Field, bytes]):
     entry comes or goes, because the indices of all others change, and fills again by use.
     """
 
-    __slots__ = ("_inserted", "_names", "_numbers", "_seen", "_string", "_used", "size")
+    __slots__ = ("_inserted", "_names", "_numbers", "_seen", "_string", "_used", "lists", "size")
 
     def __init__(self, string: Callable[[bytes], bytes], size: int) -> None:
+        self.lists: dict[int, tuple[object, bytes, bool]] = {}  # see `Encoder.known`
         self.size = size  # octets of the table, by the last update
         self._string = string
         self._used = 0
@@ -488,6 +490,7 @@ class _Codes(dict[Field, bytes]):
     def _evict(self) -> None:
         """Take the oldest entries out until the rest fits; what was known of indices is void."""
         self.clear()
+        self.lists.clear()
         while self._used > self.size:
             oldest = next(iter(self._numbers))
             del self._numbers[oldest]
@@ -528,6 +531,27 @@ class Encoder:
         if self.wanted is None:
             return b"".join(map(self.code, fields))
         return self._updates(self.wanted) + b"".join(map(self.code, fields))
+
+    def known(self, fields: tuple[Field, ...]) -> bytes:
+        """Return the octets of fields that come again, as the very same tuple.
+
+        They are remembered once they have been the same twice, with the table as it stands: before,
+        the fields are still on their way into it.
+        """
+        lists = self._codes.lists
+        number = id(fields)
+        last = lists.get(number)
+        if last is None or last[0] is not fields:
+            if len(lists) >= _MAX_LISTS:
+                lists.clear()
+            block = b"".join(map(self.code, fields))
+            lists[number] = fields, block, False
+            return block
+        if last[2]:
+            return last[1]
+        block = b"".join(map(self.code, fields))
+        lists[number] = fields, block, block == last[1]
+        return block
 
     def _updates(self, wanted: int) -> bytes:
         """Return the size updates that are due, the smallest size since the last block first."""

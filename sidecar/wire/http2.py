@@ -67,8 +67,8 @@ class Link(Incoming):
         "_handlers",
         "_max_block",
         "_need",
+        "_next_kind",
         "_preface",
-        "_settled",
         "_skipped",
     )
 
@@ -94,7 +94,7 @@ class Link(Incoming):
             huffman=huffman,
         )
         self._decoder: Final = Decoder(max_list=max_list, max_fields=max_fields)
-        self._settled = False
+        self._next_kind = SETTINGS  # of the only frame that may come next; -1: any may
         self._preface = b"" if client else PREFACE  # what must still come
         self._buffer: Final[list[bytes]] = []
         self._buffered = 0
@@ -145,18 +145,15 @@ class Link(Incoming):
         unpack = HEADER.unpack_from
         while size - at >= 9:
             high, low, kind, flags, number = unpack(data, at)
-            length = high << 16 | low
-            if length > DEFAULT_FRAME:
-                raise BrokenError(FRAME_SIZE_ERROR, f"a frame of {length} octets")
-            end: int = at + 9 + length
+            if high or low > DEFAULT_FRAME:
+                raise BrokenError(FRAME_SIZE_ERROR, f"a frame of {high << 16 | low} octets")
+            end: int = at + 9 + low
             if end > size:
                 self._need = end - at
                 return at
-            if not self._settled and kind != SETTINGS:
-                raise BrokenError(PROTOCOL_ERROR, "the first frame is not SETTINGS")
             number &= LARGEST_STREAM
-            if self._block_stream and (kind != CONTINUATION or number != self._block_stream):
-                raise BrokenError(PROTOCOL_ERROR, "a header block is interrupted")
+            if self._next_kind >= 0:
+                self._check_order(kind, number)
             if kind == HEADERS and flags & _ALONE == END_HEADERS:  # nearly every one
                 self._block_whole(flags, number, data[at + 9 : end])
             elif kind < 10:
@@ -166,6 +163,14 @@ class Link(Incoming):
             at = end
         self._need = 9
         return at
+
+    def _check_order(self, kind: int, number: int) -> None:
+        """Refuse a frame where only one kind may come."""
+        if kind == self._next_kind and (kind == SETTINGS or number == self._block_stream):
+            return
+        if self._next_kind == SETTINGS:
+            raise BrokenError(PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        raise BrokenError(PROTOCOL_ERROR, "a header block is interrupted")
 
     def _read_preface(self, data: bytes) -> int:
         preface = self._preface
@@ -211,6 +216,7 @@ class Link(Incoming):
         if number == 0:
             raise BrokenError(PROTOCOL_ERROR, "HEADERS on stream 0")
         self._block_stream, self._block_flags = number, flags
+        self._next_kind = CONTINUATION
         self._block_parts = [payload]
         self._block_size = len(payload)
 
@@ -223,6 +229,7 @@ class Link(Incoming):
             raise BrokenError(ENHANCE_YOUR_CALM, "an endless header block")
         if flags & END_HEADERS:
             self._block_stream = 0
+            self._next_kind = -1
             block = b"".join(self._block_parts)
             self._block_parts = []
             self._block_whole(self._block_flags, number, block)
@@ -303,7 +310,7 @@ class Link(Incoming):
         if len(payload) % 6:
             raise BrokenError(FRAME_SIZE_ERROR, "SETTINGS of a size that 6 does not divide")
         self._control.draw("SETTINGS frames")
-        self._settled = True
+        self._next_kind = -1
         for key, value in read_settings(payload):
             self._setting(key, value)
         self._answer(frame(SETTINGS, ACK, 0, b""))

@@ -38,6 +38,7 @@ _AUTHORITY: Final = re.compile(
 _STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
 _STATUSES: Final = {b"%d" % status: status for status in range(100, 1000)}
 STATUS_FIELDS: Final = {status: (b":status", b"%d" % status) for status in range(100, 1000)}
+_TRAILERS: Final = object()  # what marks them among what is made of a block
 _COMMON: Final = frozenset({b"GET", b"POST", b"PUT", b"DELETE", b"HEAD", b"OPTIONS", b"PATCH"})
 _HTTP: Final = (b":scheme", b"http")
 _HTTPS: Final = (b":scheme", b"https")
@@ -78,6 +79,7 @@ class FieldReader:
                 known: RequestHead = made[2]
                 return known.copy()
             head = self._request(list(fields), end=end)
+            head.pairs = tuple(head.pairs or ())
             fields.made = self, end, head.copy()
             return head
         return self._request(fields, end=end)
@@ -140,6 +142,7 @@ class FieldReader:
                 known: ResponseHead = made[2]
                 return known.copy()
             head = self._response(list(fields), method)
+            head.pairs = tuple(head.pairs or ())
             fields.made = self, method, head.copy()
             return head
         return self._response(fields, method)
@@ -169,10 +172,15 @@ class FieldReader:
         Raises:
             DownstreamError: a pseudo-field, or one that belongs to the connection.
         """
+        if type(fields) is Remembered and fields.made is not None and fields.made[0] is _TRAILERS:
+            known: Fields = fields.made[1]
+            return Fields(b"", known.found.copy(), known.pairs)
         found: dict[bytes, bytes] = {}
         pairs: list[Field] = []
         if _sort(self._responses, fields, found, pairs):
             raise _malformed("a pseudo-field in trailers")
+        if type(fields) is Remembered:
+            fields.made = _TRAILERS, Fields(b"", found.copy(), tuple(pairs))
         return Fields(b"", found, pairs)
 
     def _authority(self, authority: bytes) -> bytes:

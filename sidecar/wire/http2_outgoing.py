@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from sidecar.wire.fields import Field
+from sidecar.wire.fields import Field, Pairs
 from sidecar.wire.hpack import Encoder
 from sidecar.wire.http2_frames import (
     CONTINUATION,
@@ -150,22 +150,46 @@ class Outgoing:
             return 0
         return self._most - len(self.streams)
 
-    def send_headers(self, stream: Stream, fields: Iterable[Field], *, end: bool) -> None:
-        """Send a head, or, after the body, trailers (`end`); they wait for DATA that waits."""
+    def send_headers(
+        self,
+        stream: Stream,
+        first: Iterable[Field],
+        pairs: Pairs = (),
+        last: Iterable[Field] = (),
+        *,
+        end: bool,
+    ) -> None:
+        """Send a head, or, after the body, trailers (`end`); they wait for DATA that waits.
+
+        The fields are those of all three, in order.
+        """
         if stream.state & LOCAL_DONE:
             return
         if stream.pending:
-            stream.tail = fields
+            stream.tail = [*first, *pairs, *last]
             return
         self._unsent = None
-        self._write_head(stream, fields, end=end)
+        self._write_head(stream, first, pairs, last, end=end)
         if end:
             self._local_done(stream)
 
-    def _write_head(self, stream: Stream, fields: Iterable[Field], *, end: bool) -> None:
+    def _write_head(
+        self,
+        stream: Stream,
+        first: Iterable[Field],
+        pairs: Pairs,
+        last: Iterable[Field],
+        *,
+        end: bool,
+    ) -> None:
         encoder = self._encoder
-        usual = encoder.wanted is None  # then without the call
-        block = b"".join(map(encoder.code, fields)) if usual else encoder.encode(fields)
+        if encoder.wanted is not None:
+            block = encoder.encode([*first, *pairs, *last])
+        elif type(pairs) is tuple:
+            code = encoder.code
+            block = b"".join([*map(code, first), encoder.known(pairs), *map(code, last)])
+        else:
+            block = b"".join(map(encoder.code, [*first, *pairs, *last]))
         size = len(block)
         flags = END_HEADERS | END_STREAM if end else END_HEADERS
         limit = self._frame_limit
@@ -173,11 +197,10 @@ class Outgoing:
             head = pack_header(size >> 16, size & 0xFFFF, HEADERS, flags, stream.id)
             self.out.extend((head, block))
         else:
-            first = frame(HEADERS, flags & END_STREAM, stream.id, block[:limit])
-            self.out.append(first)
+            self.out.append(frame(HEADERS, flags & END_STREAM, stream.id, block[:limit]))
             for at in range(limit, size, limit):
-                last = END_HEADERS if at + limit >= size else 0
-                self.out.append(frame(CONTINUATION, last, stream.id, block[at : at + limit]))
+                flags = END_HEADERS if at + limit >= size else 0
+                self.out.append(frame(CONTINUATION, flags, stream.id, block[at : at + limit]))
 
     def send_data(self, stream: Stream, data: bytes, *, end: bool) -> bool:
         """Send octets of a body, now or when windows allow; True: the source had better stop."""
@@ -232,10 +255,10 @@ class Outgoing:
             stream.full = True
         return stream.full
 
-    def end(self, stream: Stream, trailers: Iterable[Field] = ()) -> None:
+    def end(self, stream: Stream, trailers: Pairs = ()) -> None:
         """End our direction."""
         if trailers:
-            self.send_headers(stream, trailers, end=True)
+            self.send_headers(stream, (), trailers, end=True)
         elif stream.pending:
             stream.tail = ()
         else:

@@ -272,7 +272,16 @@ class ReferenceLink(Incoming):
         how(*what, **more)
         self.out.append(self._connection.data_to_send())
 
-    def _write_head(self, stream: Stream, fields: Iterable[Field], *, end: bool) -> None:
+    def _write_head(
+        self,
+        stream: Stream,
+        first: Iterable[Field],
+        pairs: Iterable[Field],
+        last: Iterable[Field],
+        *,
+        end: bool,
+    ) -> None:
+        fields = (*first, *pairs, *last)
         headers = [f if type(f) is tuple else NeverIndexedHeaderTuple(*f) for f in fields]
         self._say(self._connection.send_headers, stream.id, headers, end_stream=end)
 

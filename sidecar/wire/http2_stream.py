@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol, final
 
-from sidecar.wire.fields import Field
+from sidecar.wire.fields import Field, Pairs
 from sidecar.wire.http2_frames import ENHANCE_YOUR_CALM
 
 REMOTE_DONE: Final = 1  # the peer has ended its direction
@@ -85,13 +85,24 @@ class Http2Link(Protocol):
     def open(self) -> "Stream":
         """Begin a stream; its HEADERS must follow before another is begun."""
 
-    def send_headers(self, stream: "Stream", fields: Iterable[Field], *, end: bool) -> None:
-        """Send a head, or, after the body, trailers (`end`); they wait for DATA that waits."""
+    def send_headers(
+        self,
+        stream: "Stream",
+        first: Iterable[Field],
+        pairs: Pairs = (),
+        last: Iterable[Field] = (),
+        *,
+        end: bool,
+    ) -> None:
+        """Send a head, or, after the body, trailers (`end`); they wait for DATA that waits.
+
+        The fields are those of all three, in order.
+        """
 
     def send_data(self, stream: "Stream", data: bytes, *, end: bool) -> bool:
         """Send octets of a body, now or when windows allow; True: the source had better stop."""
 
-    def end(self, stream: "Stream", trailers: Iterable[Field] = ()) -> None:
+    def end(self, stream: "Stream", trailers: Pairs = ()) -> None:
         """End our direction."""
 
     def reset(self, stream: "Stream", code: int) -> None:

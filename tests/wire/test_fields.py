@@ -144,6 +144,14 @@ def test_what_http2_does_not_carry_is_made_again() -> None:
         ),
         # And are not there where there is nothing to say.
         ([(b"a", b"1")], b"Host,Transfer-Encoding,A", b"", False, b"A: 1\r\n"),
+        # What was added stands behind Host, which stood at the begin.
+        (
+            [(b"x-new", b"1"), (b"a", b"2")],
+            b"Host,A",
+            b"h",
+            False,
+            b"Host: h\r\nx-new: 1\r\nA: 2\r\n",
+        ),
         # No name but the one that is there can be smuggled in.
         ([(b"a", b"1")], b"A: x,evil,,Host ", b"h", False, b"Host: h\r\na: 1\r\n"),
     ],

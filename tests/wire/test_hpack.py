@@ -229,3 +229,30 @@ def test_the_encoder_never_fills_more_than_the_size_in_force(
         else:
             decoder.decode(encoder.encode(step))
             assert table_octets(decoder) <= min(size, 4096)
+
+
+@given(
+    st.lists(ANY_FIELDS, min_size=1, max_size=4).map(tuple),
+    st.lists(st.lists(ANY_FIELDS, max_size=3), max_size=30),
+)
+def test_a_tuple_that_comes_again_is_coded_as_the_table_stands(
+    again: tuple[Field, ...], between: list[list[Field]]
+) -> None:
+    encoder, decoder = Encoder(), Decoder(max_fields=1000)
+    for fields in between:
+        block = encoder.known(again) + b"".join(map(encoder.code, fields))
+        assert decoder.decode(block) == [*again, *fields]
+
+
+def test_tuples_take_no_more_memory_than_their_room() -> None:
+    encoder, decoder = Encoder(), Decoder()
+    kept = [((b"x-%d" % number, b"1"),) for number in range(200)]
+    for _ in range(4):
+        for fields in kept:
+            assert decoder.decode(encoder.known(fields)) == list(fields)
+    assert len(encoder._codes.lists) <= 64
+    for _ in range(5):  # into the table, as an index, and so from then on
+        assert decoder.decode(encoder.known(kept[0])) == list(kept[0])
+    block = encoder.known(kept[0])
+    assert len(block) == 1
+    assert encoder._codes.lists[id(kept[0])] == (kept[0], block, True)

@@ -3,7 +3,8 @@
 import pytest
 
 from sidecar.errors import DownstreamError
-from sidecar.wire.fields import SPELLING, Field, RequestHead, ResponseHead
+from sidecar.wire.fields import SPELLING, Field, Fields, RequestHead, ResponseHead
+from sidecar.wire.hpack import Decoder, Encoder
 from sidecar.wire.http2_fields import STATUS_FIELDS, FieldReader, request_fields
 
 READER = FieldReader()
@@ -248,3 +249,27 @@ def test_names_and_hosts_that_a_caller_makes_up_are_not_remembered_for_ever() ->
         assert len(head.pairs) == 2
     assert len(reader._requests) <= 2000
     assert len(reader._authorities) <= 2000
+
+
+def test_a_block_that_comes_again_is_the_same_message_and_each_is_edited_alone() -> None:
+    fields = [(b"x-tenant", b"t"), (b"content-length", b"5")]
+    encoder, decoder, reader = Encoder(), Decoder(), FieldReader()
+    lists = {
+        "request": [*PSEUDO, *fields], "response": [(b":status", b"200"), *fields], "end": fields
+    }  # fmt: skip
+
+    def read(kind: str) -> Fields:
+        listed = decoder.decode(encoder.encode(lists[kind]))
+        if kind == "request":
+            return reader.request(listed, end=False)
+        return reader.response(listed, b"GET") if kind == "response" else reader.trailers(listed)
+
+    for kind in lists:
+        for _ in range(8):
+            head = read(kind)
+            assert list(head.as_pairs()) == fields
+            assert head.found[b"content-length"] == b"5"
+            head.remove(b"content-length")
+            head.add(b"X-New", b"1")
+            assert list(head.as_pairs()) == [fields[0], (b"x-new", b"1")]
+        assert type(read(kind).pairs) is tuple
