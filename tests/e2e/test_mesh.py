@@ -75,6 +75,9 @@ class Mesh:
         )
 
 
+pytestmark = pytest.mark.parametrize("codec", ["own", "reference"], indirect=True, scope="module")
+
+
 def whole(connection: socket.socket, number: int) -> None:
     """Read until the caller has closed its direction, then answer."""
     data = read_all(connection)
@@ -82,7 +85,7 @@ def whole(connection: socket.socket, number: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+def mesh(codec: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     mesh = Mesh(tmp_path_factory.mktemp("mesh"))
     yield mesh
     mesh.upstream.close()

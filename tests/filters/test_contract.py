@@ -104,27 +104,31 @@ def examples(name: str) -> list[HttpFilter | NetworkFilter]:
     ]
 
 
-@pytest.fixture(params=sorted(PLUGINS))
+@pytest.fixture(scope="module", params=sorted(PLUGINS))
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def found(name: str) -> list[HttpFilter | NetworkFilter]:
-    """Return filters of one plug-in; with hypothesis, the same ones meet all that it thinks of."""
-    return examples(name)[:MOST]
+@pytest.fixture(scope="module")
+def every(name: str) -> list[HttpFilter | NetworkFilter]:
+    """Return all filters of one plug-in, for what only looks at them."""
+    return examples(name)
+
+
+@pytest.fixture(scope="module")
+def found(every: list[HttpFilter | NetworkFilter]) -> list[HttpFilter | NetworkFilter]:
+    """Return filters of one plug-in; the same ones meet all that hypothesis thinks of."""
+    return every[:MOST]
 
 
 @pytest.fixture
-def others(name: str) -> list[HttpFilter | NetworkFilter]:
-    """Return filters just like those."""
-    return examples(name)[:MOST]
+def twins(name: str) -> list[tuple[HttpFilter | NetworkFilter, HttpFilter | NetworkFilter]]:
+    """Return such filters that have met nothing, each with another that is just like it."""
+    return [*zip(examples(name)[:MOST], examples(name)[:MOST], strict=True)]
 
 
-def test_every_filter_has_an_example(name: str) -> None:
-    assert examples(name), (
-        f"no config makes a {name}: give it an entry in config/full.yaml, or in MORE"
-    )
+def test_every_filter_has_an_example(name: str, every: list[HttpFilter | NetworkFilter]) -> None:
+    assert every, f"no config makes a {name}: give it an entry in config/full.yaml, or in MORE"
 
 
 def test_settings_say_what_they_mean(name: str) -> None:
@@ -143,8 +147,8 @@ def test_settings_say_what_they_mean(name: str) -> None:
             assert isinstance(text.value, ast.Constant)
 
 
-def test_a_filter_has_a_hook_of_its_own(name: str) -> None:
-    for one in examples(name):
+def test_a_filter_has_a_hook_of_its_own(every: list[HttpFilter | NetworkFilter]) -> None:
+    for one in every:
         assert isinstance(one, HttpFilter | NetworkFilter)
         assert any(overrides(one, hook) for hook in HOOKS)
 
@@ -305,11 +309,10 @@ def marks(head: bytes) -> list[tuple[bytes, bytes]]:
 @hostile
 @given(st.lists(requests, min_size=1, max_size=4))
 def test_both_versions_of_http_are_alike(
-    found: list[HttpFilter | NetworkFilter],
-    others: list[HttpFilter | NetworkFilter],
+    twins: list[tuple[HttpFilter | NetworkFilter, HttpFilter | NetworkFilter]],
     asked: list[Request],
 ) -> None:
-    for one, two in zip(found, others, strict=True):
+    for one, two in twins:
         first, second = Trial(one), Trial(two)
         for method, target, fields in asked:
             request = (method, target, list(dict(fields).items()))
@@ -358,8 +361,10 @@ def test_it_holds_on_to_nobody(name: str, protocol: str, is_patient: bool) -> No
         assert held == []
 
 
-def test_sessions_are_refused_with_a_code_or_let_through(name: str) -> None:
-    for one in examples(name):
+def test_sessions_are_refused_with_a_code_or_let_through(
+    every: list[HttpFilter | NetworkFilter],
+) -> None:
+    for one in every:
         if not isinstance(one, NetworkFilter) or not overrides(one, "on_session"):
             continue
         harness = Harness(protocol="tcp")

@@ -165,8 +165,8 @@ def load(count: int, *arguments: str) -> None:
 
 @over_ours
 def test_h2load_sees_no_failure(url: str) -> None:
-    load(1000, "-c", "10", "-m", "20", f"{url}/bytes/2000")
-    load(300, "-c", "5", "--h1", f"{url}/bytes/2000")
+    load(400, "-c", "10", "-m", "20", f"{url}/bytes/2000")
+    load(200, "-c", "5", "--h1", f"{url}/bytes/2000")
 
 
 def resident(sidecar: Sidecar) -> int:
@@ -177,11 +177,10 @@ def resident(sidecar: Sidecar) -> int:
     return int(found[1]) * 1024
 
 
-@pytest.mark.parametrize("name", ["sidecar", "pair"])
-def test_ten_thousand_streams_are_open_at_once(name: str, tmp_path: Path) -> None:
+def test_ten_thousand_streams_are_open_at_once(tmp_path: Path) -> None:
     with python("tests.interop.origin") as ports:
         app = App(ports["http2"])
-        with way(name, [app], tmp_path) as front:
+        with way("pair", [app], tmp_path) as front:
             # The app answers nobody before it holds all of them.
             load(
                 10_000,

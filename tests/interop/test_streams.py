@@ -13,7 +13,7 @@ from tests.interop.origin import GOODBYE, digest
 from tests.interop.way import WAYS, App, Front, way
 
 MIB = 2**20
-BULK = 4 * MIB
+BULK = 2 * MIB
 STALLED = 24
 """Enough that, at 64 KiB each, what they hold is more than a connection's usual window of 1 MiB."""
 

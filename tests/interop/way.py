@@ -106,11 +106,14 @@ def _sidecar(lines: Sequence[Line], role: str, certificates: str, reference: boo
     """Return the YAML of a sidecar in `role`."""
     codec = ", http2: {codec: reference}" if reference else ""
     mutual = f", tls: {{mode: mutual, identities: ['{CATALOG}']}}"
+    # How fast this machine is, is no suite's business: a try may take longer than the default.
+    timeout = "" if role == "far" else ", timeout: 60s"
     listeners, clusters = [], []
     for line in lines:
         allow = f", allow: ['{WEB}']" if role == "far" else ""
         listeners.append(
-            f"  - {{address: '127.0.0.1:{line.port}', cluster: to-{line.port}{allow}{codec}}}\n"
+            f"  - {{address: '127.0.0.1:{line.port}'{allow}{codec},"
+            f" routes: [{{cluster: to-{line.port}{timeout}}}]}}\n"
         )
         protocol = "http2" if line.http2 else "http1"
         how = mutual if role == "near" else f", protocol: {protocol}"
