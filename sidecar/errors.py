@@ -12,7 +12,7 @@
 `code` is a stable word for logs, metrics and replies; `detail` says what was expected and what came.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 DETAIL_LIMIT: Final = 400  # characters; peers choose part of the text, so it is cut
@@ -78,3 +78,10 @@ class ConfigErrors(SidecarError):  # noqa: N818 - several of them
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.errors))
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Return which of `words` was meant by `word`, which is none of them; empty if none is near."""
+    import difflib  # noqa: PLC0415 - 0.2 MB that only a mistake needs
+
+    return next(iter(difflib.get_close_matches(word, list(words), 1)), "")

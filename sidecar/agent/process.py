@@ -89,10 +89,8 @@ def launch(index: int, state_dir: str) -> tuple[Process, socket.socket]:
         OSError: no process or descriptor is to be had.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    command = [
-        sys.executable, "-m", "sidecar.worker", "--channel", str(theirs.fileno()),
-        "--index", str(index), "--state", state_dir,
-    ]  # fmt: skip
+    about = (str(theirs.fileno()), str(index), state_dir)
+    command = [sys.executable, "-m", "sidecar.worker", *about]
     try:
         # A session of its own: Ctrl-C on a terminal is for the agent, which drains.
         child = subprocess.Popen(  # noqa: S603 - our own module, no shell

@@ -1,13 +1,12 @@
 """Which balancer a cluster gets, with which settings."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from sidecar.core.api import Balancer, Draw
 from sidecar.core.book import ClusterState, Endpoint
 from sidecar.core.tiers import SlowStart, Tiered
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, nearest
 from sidecar.model.balancing import Maglev, RingHash
 from sidecar.model.cluster import Cluster
 from sidecar.plugin import Plugin
@@ -31,8 +30,8 @@ def chosen_balancer(
     plugin = balancers.get(cluster.balancer)
     if plugin is None:
         names = sorted(balancers)
-        near = difflib.get_close_matches(cluster.balancer, names, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
+        near = nearest(cluster.balancer, names)
+        hint = f"did you mean {near!r}?" if near else f"there are {', '.join(names)}"
         text = f"no balancer is called {cluster.balancer!r} ({hint})"
         errors.append(ConfigError(f"{path}.balancer", text))
         plugin = balancers["least_request"]

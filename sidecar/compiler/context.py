@@ -1,6 +1,5 @@
 """What the parts of a snapshot are compiled by, besides themselves."""
 
-import difflib
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -8,7 +7,7 @@ from typing import Any, Final
 from sidecar.core.api import Draw
 from sidecar.core.call import CallPlan
 from sidecar.core.plan import PROTOCOL_HTTP1, ClusterPlan
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, nearest
 
 _EVERYWHERE: Final = ("0.0.0.0", "[::]")  # noqa: S104 - looked for, not listened on
 
@@ -94,8 +93,8 @@ def cluster_named(
     """Return the cluster called `name`, or None after an error that offers the nearest name."""
     plan = clusters.get(name)
     if plan is None:
-        near = difflib.get_close_matches(name, list(clusters), 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        near = nearest(name, clusters)
+        hint = f" (did you mean {near!r}?)" if near else ""
         errors.append(ConfigError(path, f"no cluster is named {name!r}{hint}"))
     return plan
 

@@ -5,7 +5,6 @@ with file and line.  Running happens in workers, once for each place that names 
 """
 
 import ast
-import difflib
 import linecache
 import re
 import sys
@@ -17,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from sidecar.errors import nearest
 from sidecar.filter import HOOKS, Filter
 
 _ARGUMENTS: Final = {"on_request": 2, "on_response": 3, "on_finish": 3}  # `self` among them
@@ -192,5 +192,5 @@ def _is_bound(tree: ast.Module, name: str) -> bool:
 
 
 def _nearest(word: str, words: list[str]) -> str:
-    near = difflib.get_close_matches(word, words, 1, 0.6)
-    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(words))}"
+    near = nearest(word, words)
+    return f"did you mean {near!r}?" if near else f"expected one of {', '.join(sorted(words))}"

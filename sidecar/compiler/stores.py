@@ -1,11 +1,10 @@
 """What is wrong with stores, and with their names where rules use them."""
 
-import difflib
 from collections.abc import Collection
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from sidecar.errors import ConfigError
+from sidecar.errors import ConfigError, nearest
 from sidecar.model.store import Redis, Store
 
 _SCHEMES: Final = ("redis", "rediss", "unix")
@@ -29,8 +28,8 @@ def check_stores(stores: tuple[Store, ...], errors: list[ConfigError]) -> tuple[
 def store_named(name: str, path: str, stores: Collection[str], errors: list[ConfigError]) -> None:
     """Note an error that offers the nearest name unless there is a store called `name`."""
     if name not in stores:
-        near = difflib.get_close_matches(name, list(stores), 1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        near = nearest(name, stores)
+        hint = f" (did you mean {near!r}?)" if near else ""
         errors.append(ConfigError(path, f"no store is named {name!r}{hint}"))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+
+from sidecar.errors import nearest
 
 if TYPE_CHECKING:
     from sidecar.core.exchange import Exchange
@@ -60,8 +61,8 @@ def _value(found: re.Match[str], *, response: bool) -> Value:
     if value is None:
         if name in _LATER:
             raise ValueError(f"%{name}% is not known before the response")
-        near = difflib.get_close_matches(name, [*_VALUES, *_LATER, *_ASKS], 1)
-        hint = f" (did you mean %{near[0]}%?)" if near else ""
+        near = nearest(name, [*_VALUES, *_LATER, *_ASKS])
+        hint = f" (did you mean %{near}%?)" if near else ""
         raise ValueError(f"no value is called %{name}%{hint}")
     return value
 

@@ -1,6 +1,5 @@
 """Plain data to structures of the model, with every error and its path."""
 
-import difflib
 import ipaddress
 import math
 import re
@@ -10,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import NODEFAULT, inspect
 
-from sidecar.errors import ConfigError, ConfigErrors
+from sidecar.errors import ConfigError, ConfigErrors, nearest
 from sidecar.model.base import Model
 
 Kind = TypeVar("Kind", bound=Model)
@@ -241,8 +240,8 @@ def _number(text: str, otherwise: str) -> float | str:
 
 
 def _nearest(word: str, words: list[str]) -> str:
-    near = difflib.get_close_matches(word, words, 1, 0.6)
-    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(words))}"
+    near = nearest(word, words)
+    return f"did you mean {near!r}?" if near else f"expected one of {', '.join(sorted(words))}"
 
 
 def _say(data: Any) -> str:

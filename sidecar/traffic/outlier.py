@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, pstdev
+from math import fsum, sqrt
 from typing import Final, final
 
 LIVE, EJECTED, DUE, PROBING = range(4)
@@ -178,7 +178,8 @@ def _too_low(counts: list[tuple[int, int]], policy: Policy) -> list[int]:
     found = []
     for index, rate in rates.items():
         others = [other for at, other in rates.items() if at != index]
-        slack = max(MARGIN, policy.success_rate_stdev_factor * pstdev(others))
-        if rate < fmean(others) - slack:
+        mean = fsum(others) / len(others)
+        deviation = sqrt(fsum((other - mean) ** 2 for other in others) / len(others))
+        if rate < mean - max(MARGIN, policy.success_rate_stdev_factor * deviation):
             found.append(index)
     return found

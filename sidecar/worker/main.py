@@ -1,6 +1,5 @@
 """The worker process: it forwards, by plans that the agent sends it."""
 
-import argparse
 import asyncio
 import contextlib
 import faulthandler
@@ -412,21 +411,19 @@ def _listen_alone(path: str) -> socket.socket:
 
 
 def main() -> None:
-    """Run a worker: `python -m sidecar.worker --channel FD --index N --state DIR`."""
-    parser = argparse.ArgumentParser(prog="sidecar.worker", description=__doc__)
-    parser.add_argument(
-        "--channel", type=int, required=True, help="descriptor of the agent's socket"
-    )
-    parser.add_argument("--index", type=int, default=0, help="which worker this is")
-    parser.add_argument("--state", required=True, help="directory for the socket of an orphan")
-    arguments = parser.parse_args()
+    """Run a worker: `python -m sidecar.worker CHANNEL INDEX STATE`, as the agent does.
+
+    They are the descriptor of the agent's socket, which worker this is, and the directory for the
+    socket of an orphan.
+    """
+    channel, index, state_dir = sys.argv[1:]
     # The agent asks for this before it ends a worker that is stuck: the stacks say where.
     faulthandler.register(DUMP, all_threads=True, chain=False)
-    sock = socket.socket(fileno=arguments.channel)
+    sock = socket.socket(fileno=int(channel))
     gc.set_threshold(50_000, 20, 50)  # few cycles are made here; pauses are what spoils p99
 
     async def serve() -> None:
-        worker = Worker(asyncio.get_running_loop(), arguments.index, arguments.state)
+        worker = Worker(asyncio.get_running_loop(), int(index), state_dir)
         await worker.run(sock)
 
     uvloop.run(serve())
