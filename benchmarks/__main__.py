@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.load.check import judged, verdicts
-from benchmarks.load.interpreter import Chosen, UnusableError, choose
+from benchmarks.load.interpreter import Chosen, UnusableError, choose, compile_modules
 from benchmarks.load.large import config
 from benchmarks.load.measure import Plan, Row, measure, names
 from benchmarks.load.peers import KNOWN, ROOT, AbsentError, Peer, needed, peers, prepare, version
@@ -53,6 +53,7 @@ def main() -> int:
     if not cases:
         return 1
     stored = None if options.check is None else json.loads(options.check.read_text())["ratios"]
+    compile_modules(python.python)
     found = peers(options.peers, python.python)
     before = os.getloadavg()
     rows = measured(cases, options, found)

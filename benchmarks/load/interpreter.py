@@ -154,6 +154,19 @@ def choose(asked: str | None) -> Chosen:
     return Chosen(python, best.version, says)
 
 
+def compile_modules(python: str) -> None:
+    """Have every module compiled for `python`, as they are in whatever an installer has put there.
+
+    Without, each start compiles hundreds of files, and a process keeps 2 MB more from then on; where
+    PYTHONDONTWRITEBYTECODE is set, that is never over.
+    """
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    told = subprocess.run([python, "-c", where], capture_output=True, text=True, check=True)
+    places = [told.stdout.strip(), str(ROOT / "sidecar")]
+    # Not checked: among the packages are files for other versions of Python.
+    subprocess.run([python, "-m", "compileall", "-qq", *places], check=False)
+
+
 def complete(python: str) -> bool:
     """Has the environment of `python` what Sidecar needs?"""
     return not subprocess.run([python, "-c", COMPLETE], capture_output=True, check=False).returncode
