@@ -1,7 +1,9 @@
 """What a plug-in is, and how those in a package are found."""
 
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable
 from typing import Any, Final, final
 
@@ -38,3 +40,22 @@ def discover(package: str) -> dict[str, Plugin]:
             raise ValueError(f"two plug-ins of {package} are called {plugin.name!r}")
         found[plugin.name] = plugin
     return found
+
+
+def defer(package: str) -> None:
+    """Have each module of `package` loaded when something of it is first asked for.
+
+    Called by the package itself. Whoever says `from package import module` and reaches for what is in
+    it only where a configuration names the plug-in keeps the others out of memory, and what they
+    import; whoever imports a name out of a module loads it there and then.
+    """
+    home = sys.modules[package]
+    for module in pkgutil.iter_modules(home.__path__):
+        spec = importlib.util.find_spec(f"{package}.{module.name}")
+        assert spec is not None
+        assert spec.loader is not None
+        spec.loader = importlib.util.LazyLoader(spec.loader)
+        lazy = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = lazy
+        spec.loader.exec_module(lazy)
+        setattr(home, module.name, lazy)

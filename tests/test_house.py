@@ -120,6 +120,35 @@ def test_an_agent_loads_nothing_large_that_a_configuration_does_not_ask_for() ->
     assert {name.partition(".")[0] for name in loaded} & KEPT_OUT_OF_THE_AGENT == set()
 
 
+# Compiles a config, tells which filters were loaded; then reaches for one more.
+FILTERS = """
+import sys, types
+from sidecar.compiler.snapshot import check
+from sidecar.sources.file import FileSource
+def loaded():
+    found = {n for n, m in sys.modules.items() if n.startswith("sidecar.filters.") and type(m) is types.ModuleType}
+    print(*sorted(n.removeprefix("sidecar.filters.") for n in found))
+check(FileSource("config/quickstart.yaml").load(), None)
+loaded()
+from sidecar.filters import jwt
+loaded()
+jwt.PLUGIN
+loaded()
+"""
+
+
+def test_filters_that_no_plan_has_are_not_loaded() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", FILTERS], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+    assert told.returncode == 0, told.stderr
+    plan, imported, used = (set(line.split()) for line in told.stdout.splitlines())
+    assert plan <= {"allow_peers", "attempt_count", "authorization", "header_edit"}
+    assert imported == plan
+    assert used == plan | {"jwt"}
+
+
 def floors() -> dict[str, int]:
     """Return the floor of each room, counted from the ground, as pyproject.toml lists them."""
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Final, final
 
@@ -21,6 +20,8 @@ def state_dir(snapshot: Snapshot) -> str:
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
     except OSError as error:
+        import tempfile  # noqa: PLC0415 - it brings compression along, 0.4 MB that few need
+
         fallback = tempfile.mkdtemp(prefix="sidecar-")
         log.warning("state directory %s: %s; using %s", directory, error.strerror, fallback)
         return fallback

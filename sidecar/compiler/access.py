@@ -1,5 +1,7 @@
 """Which filters keep a listener and its routes from those who may not use them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,8 +16,7 @@ from sidecar.compiler.jwt import jwt_filter
 from sidecar.compiler.patterns import PathTest, path_test
 from sidecar.core.api import HttpFilter, NetworkFilter
 from sidecar.errors import ConfigError
-from sidecar.filters import path_guard, requests_only
-from sidecar.filters.external_authorization import ExternalAuthorization
+from sidecar.filters import external_authorization, path_guard, requests_only
 from sidecar.model.listener import Listener
 from sidecar.model.route import Route
 from sidecar.model.snapshot import Snapshot
@@ -32,7 +33,7 @@ class Access:
     filters: tuple[HttpFilter, ...]
     """What it asks of every request."""
 
-    external: ExternalAuthorization | None = None
+    external: external_authorization.ExternalAuthorization | None = None
     """Who is asked after that, on routes that do not say it themselves."""
 
 

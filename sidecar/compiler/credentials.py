@@ -1,5 +1,7 @@
 """Which API keys and passwords a listener or route takes, as its filters."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable
 from hashlib import sha256

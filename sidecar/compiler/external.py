@@ -1,5 +1,7 @@
 """The service that is asked whether a request may pass, as a filter."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from msgspec.structs import replace
@@ -8,14 +10,7 @@ from sidecar.compiler.actions import check_field
 from sidecar.compiler.context import Context
 from sidecar.compiler.fields import text_test
 from sidecar.errors import ConfigError
-from sidecar.filters.external_authorization import (
-    ExternalAuthorization,
-    GrpcService,
-    HttpService,
-    Named,
-    Service,
-    Settings,
-)
+from sidecar.filters import external_authorization as filters
 from sidecar.model import external_authorization as model
 from sidecar.model.match import StringMatch
 from sidecar.model.route import Route
@@ -26,7 +21,7 @@ PURPOSE: Final = "ext_authz"
 
 def external_authorization_filter(
     said: model.ExternalAuthorization | None, path: str, context: Context
-) -> ExternalAuthorization | None:
+) -> filters.ExternalAuthorization | None:
     """Return the filter, or None where nobody is asked."""
     if said is None or not said.enabled:
         return None
@@ -44,12 +39,12 @@ def external_authorization_filter(
         PURPOSE, cluster, f"{path}.{kind}.cluster", said.timeout,
         repeatable=True, grpc=kind == "grpc",
     )  # fmt: skip
-    service: Service
+    service: filters.Service
     if said.http is not None:
         service = _http(said.http, told, f"{path}.http", errors)
     else:
         assert said.grpc is not None
-        service = GrpcService(
+        service = filters.GrpcService(
             (said.grpc.authority or cluster).encode(),
             tuple([(k.encode(), v.encode()) for k, v in said.grpc.context_extensions.items()]),
             told,
@@ -58,7 +53,7 @@ def external_authorization_filter(
     if call is None:
         return None
     body = said.request_body
-    settings = Settings(
+    settings = filters.Settings(
         call,
         service,
         said.failure_mode_allow,
@@ -66,12 +61,12 @@ def external_authorization_filter(
         0 if body is None else body.max_request_bytes,
         body is not None and body.allow_partial_message,
     )
-    return ExternalAuthorization(settings)
+    return filters.ExternalAuthorization(settings)
 
 
 def own_filter(
-    route: Route, path: str, context: Context, otherwise: ExternalAuthorization | None
-) -> tuple[ExternalAuthorization, ...]:
+    route: Route, path: str, context: Context, otherwise: filters.ExternalAuthorization | None
+) -> tuple[filters.ExternalAuthorization, ...]:
     """Return what is asked of a route's requests: what it says itself, or else what its listener says."""
     if route.external_authorization is not None:
         where = f"{path}.external_authorization"
@@ -80,8 +75,8 @@ def own_filter(
 
 
 def _http(
-    said: model.HttpAuthorizer, told: Named | None, path: str, errors: list[ConfigError]
-) -> HttpService:
+    said: model.HttpAuthorizer, told: filters.Named | None, path: str, errors: list[ConfigError]
+) -> filters.HttpService:
     prefix = said.path_prefix
     if prefix and (not prefix.startswith("/") or set(prefix) & set("?# ") or not prefix.isascii()):
         detail = f"expected a path without query, with a leading /; got {prefix!r}"
@@ -98,7 +93,7 @@ def _http(
             "allowed_client_headers_on_success",
         )
     }
-    return HttpService(
+    return filters.HttpService(
         prefix.rstrip("/").encode(),
         tuple(added),
         told or _nobody,
@@ -108,7 +103,9 @@ def _http(
     )
 
 
-def _named(matches: tuple[StringMatch, ...], path: str, errors: list[ConfigError]) -> Named | None:
+def _named(
+    matches: tuple[StringMatch, ...], path: str, errors: list[ConfigError]
+) -> filters.Named | None:
     """Return the test of a field's name; None where there are no matches."""
     if not matches:
         return None

@@ -1,5 +1,7 @@
 """Whose tokens a listener or route accepts, as its filter."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable
 from hashlib import sha256
@@ -22,8 +24,8 @@ _KINDS: Final = ("jwks", "jwks_file", "secret_file")
 MAX_SIZE: Final = 1 << 20  # octets of a JWKS
 
 
-Read = Callable[[bytes], jwt.Keys]
-Source = tuple[Fetched[jwt.Keys], Place[jwt.Keys] | None]
+Read = Callable[[bytes], "jwt.Keys"]
+Source = tuple[Fetched["jwt.Keys"], Place["jwt.Keys"] | None]
 
 
 def jwt_filter(model: Jwt, path: str, context: Context) -> jwt.Jwt:

@@ -1,5 +1,7 @@
 """Faults and quota of a route, as its filters."""
 
+from __future__ import annotations
+
 from typing import Final
 
 from sidecar.compiler.context import Context

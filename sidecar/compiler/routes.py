@@ -18,7 +18,7 @@ from sidecar.compiler.retries import INBOUND_RETRIES, hedge_filters, retry_filte
 from sidecar.core.api import HttpFilter
 from sidecar.core.plan import ClusterPlan, RoutePlan, RouteTable
 from sidecar.errors import ConfigError
-from sidecar.filters.fault import Fault
+from sidecar.filters import fault
 from sidecar.model.route import Route
 
 _GOALS: Final = ("cluster", "clusters", "redirect", "respond")
@@ -91,7 +91,7 @@ def compile_routes(
                 *stops,
             ),
             hash_policy=hash_keys,
-            session_filters=tuple(s for s in stops if is_tcp and isinstance(s, Fault)),
+            session_filters=tuple(s for s in stops if is_tcp and isinstance(s, fault.Fault)),
             retry=retry_plan(route.retry, retries, f"{where}.retry", errors),
             timeout=timeout,
             grpc_timeout=route.timeout or 0.0,
@@ -166,9 +166,9 @@ def _filters(
     for index, model in enumerate(route.bandwidth_limits):
         at = (scope, f"{name}#{index}")
         found.append(bandwidth_filter(model, at, f"{path}.bandwidth_limits[{index}]", context))
-    for index, fault in enumerate(route.faults):
+    for index, wanted in enumerate(route.faults):
         at = (scope, f"{name}#{index}")
-        found.append(fault_filter(fault, at, f"{path}.faults[{index}]", context, is_tcp=is_tcp))
+        found.append(fault_filter(wanted, at, f"{path}.faults[{index}]", context, is_tcp=is_tcp))
     found += [*shared, *python_filters(route.filters, place, f"{path}.filters", context)]
     found += action_filters(route, path, context.errors)
     return [*found, *mirror_filters(route, path, context), *retry_filters(route.retry)]
