@@ -14,7 +14,8 @@ from typing import Final
 
 import hpack
 
-from sidecar.wire.hpack import Decoder, Encoder, Field
+from sidecar.wire.hpack import Decoder, Field
+from sidecar.wire.hpack_encoder import Encoder
 
 ROUNDS: Final = 15
 HEADS: Final = 2000  # a round, and as many differing heads

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from sidecar.wire.fields import Field, Pairs
-from sidecar.wire.hpack import Encoder
+from sidecar.wire.hpack_encoder import Encoder
 from sidecar.wire.http2_frames import (
     CONTINUATION,
     DATA,

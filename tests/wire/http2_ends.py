@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sidecar.wire.fields import Field
-from sidecar.wire.hpack import Encoder
+from sidecar.wire.hpack_encoder import Encoder
 from sidecar.wire.http2 import Link
 from sidecar.wire.http2_frames import (
     DATA,

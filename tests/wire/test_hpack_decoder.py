@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sidecar.errors import DownstreamError
-from sidecar.wire.hpack import Decoder, Encoder, Field, Sensitive, why_malformed
+from sidecar.wire.hpack import Decoder, Field, Sensitive, why_malformed
+from sidecar.wire.hpack_encoder import Encoder
 from sidecar.wire.hpack_table import STATIC, integer, integer_octets
 from tests.wire.field_blocks import ANY_FIELDS, literal, plain, size_update, table_octets
 

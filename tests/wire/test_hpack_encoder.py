@@ -1,6 +1,7 @@
 import pytest
 
-from sidecar.wire.hpack import Decoder, Encoder, Field, Sensitive
+from sidecar.wire.hpack import Decoder, Field, Sensitive
+from sidecar.wire.hpack_encoder import Encoder
 from sidecar.wire.hpack_table import integer_octets
 from tests.wire.field_blocks import plain, size_update
 

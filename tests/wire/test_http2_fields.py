@@ -4,7 +4,8 @@ import pytest
 
 from sidecar.errors import DownstreamError
 from sidecar.wire.fields import SPELLING, Field, Fields, RequestHead, ResponseHead
-from sidecar.wire.hpack import Decoder, Encoder
+from sidecar.wire.hpack import Decoder
+from sidecar.wire.hpack_encoder import Encoder
 from sidecar.wire.http2_fields import STATUS_FIELDS, FieldReader, request_fields
 
 READER = FieldReader()
