@@ -3,15 +3,15 @@
 import asyncio
 import contextlib
 import os
+import re
 import socket
-from pathlib import Path
 from typing import Final
 
 from sidecar.agent.logs import log
 from sidecar.agent.process import Watched, peer_of
 from sidecar.agent.worker import GREETED, STARTING, Watch, Worker
 
-PATTERN: Final = "worker-*.sock"
+PATTERN: Final = re.compile(r"worker-.*\.sock")
 ADOPTION: Final = 5.0  # seconds that an orphan has to say hello; it has nothing slow to do first
 
 
@@ -26,7 +26,7 @@ async def find_orphans(directory: str) -> list[Worker]:
     return [worker for worker in found if worker is not None and worker.state == GREETED]
 
 
-async def _meet(path: Path) -> Worker | None:
+async def _meet(path: str) -> Worker | None:
     sock = await _connect(path)
     if sock is None:
         return None
@@ -52,12 +52,12 @@ async def _meet(path: Path) -> Worker | None:
     return None
 
 
-async def _connect(path: Path) -> socket.socket | None:
+async def _connect(path: str) -> socket.socket | None:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
     try:
-        await asyncio.wait_for(loop.sock_connect(sock, os.fspath(path)), ADOPTION)
+        await asyncio.wait_for(loop.sock_connect(sock, path), ADOPTION)
     except (OSError, TimeoutError) as error:
         sock.close()
         if isinstance(error, ConnectionRefusedError):  # its owner is gone
@@ -68,16 +68,19 @@ async def _connect(path: Path) -> socket.socket | None:
     return sock
 
 
-def _list(directory: str) -> list[Path]:
-    return sorted(Path(directory).glob(PATTERN))
-
-
-def _remove(path: Path) -> None:
+def _list(directory: str) -> list[str]:
     with contextlib.suppress(OSError):
-        path.unlink()
+        names = sorted(name for name in os.listdir(directory) if PATTERN.fullmatch(name))
+        return [os.path.join(directory, name) for name in names]
+    return []
 
 
-def _index(path: Path) -> int:
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _index(path: str) -> int:
     """Return the index in `worker-INDEX-PID.sock`."""
-    word = path.stem.split("-")[1]
+    word = os.path.basename(path).split("-")[1].partition(".")[0]
     return int(word) if word.isdigit() else 0

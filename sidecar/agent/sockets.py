@@ -4,7 +4,6 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Final, final
 
 from sidecar.errors import OperationError
@@ -141,22 +140,22 @@ def owner(port: int) -> str:
     inodes = set(_inodes(port))
     if not inodes:
         return ""
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            for handle in (process / "fd").iterdir():
+            for handle in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
-                    if os.readlink(handle) in inodes:
-                        name = (process / "comm").read_text().strip()
-                        return f"pid {process.name} ({name})"
+                    if os.readlink(f"/proc/{pid}/fd/{handle}") in inodes:
+                        with open(f"/proc/{pid}/comm") as file:
+                            return f"pid {pid} ({file.read().strip()})"
     return ""
 
 
 def _inodes(port: int) -> Iterable[str]:
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):
-            for line in Path(table).read_text().splitlines()[1:]:
+            with open(table) as file:
+                lines = file.readlines()[1:]
+            for line in lines:
                 words = line.split()
                 if words[3] == "0A" and int(words[1].rpartition(":")[2], 16) == port:
                     yield f"socket:[{words[9]}]"

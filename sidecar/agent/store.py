@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from pathlib import Path
 from typing import Final, final
 
 import msgspec
@@ -38,26 +37,27 @@ class LastGood:
 
     def __init__(self, source: str) -> None:
         name = hashlib.sha256(os.path.abspath(source).encode()).hexdigest()[:12]
-        self._path: Final = Path(_state_home()) / f"last-good-{name}.msgpack"
+        self._path: Final = os.path.join(_state_home(), f"last-good-{name}.msgpack")
 
     def load(self) -> Config | None:
         """Return it, if it is kept and still compiles."""
         try:
-            return Config.of(msgspec.msgpack.decode(self._path.read_bytes(), type=Snapshot))
+            with open(self._path, "rb") as file:
+                return Config.of(msgspec.msgpack.decode(file.read(), type=Snapshot))
         except (OSError, msgspec.MsgspecError, ConfigErrors):
             return None
 
     def save(self, config: Config) -> None:
         """Keep `config`: whole or not at all."""
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            spare = self._path.with_suffix(".new")
+            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+            spare = os.path.splitext(self._path)[0] + ".new"
             handle = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(handle, "wb") as file:
                 file.write(msgspec.msgpack.encode(config.snapshot))
                 file.flush()
                 os.fsync(handle)  # or a power cut could leave the new name with nothing in it
-            spare.rename(self._path)
+            os.rename(spare, self._path)
         except OSError as error:
             log.warning("the last good config is not kept: %s", error)
 

@@ -36,8 +36,8 @@ _AUTHORITY: Final = re.compile(
     rb"(?:[A-Za-z0-9._~!$&'()*+,;=%\-]++|\[[0-9A-Fa-f:.]++\])(?::[0-9]{0,5})?+"
 )
 _STATUS: Final = re.compile(rb"[1-9][0-9]{2}")
-_STATUSES: Final = {b"%d" % status: status for status in range(100, 1000)}
 STATUS_FIELDS: Final = {status: (b":status", b"%d" % status) for status in range(100, 1000)}
+_STATUSES: Final = {octets: status for status, (_, octets) in STATUS_FIELDS.items()}
 _TRAILERS: Final = object()  # what marks them among what is made of a block
 _COMMON: Final = frozenset({b"GET", b"POST", b"PUT", b"DELETE", b"HEAD", b"OPTIONS", b"PATCH"})
 _HTTP: Final = (b":scheme", b"http")
