@@ -27,9 +27,11 @@ from sidecar.wire.http2_frames import (
     CONTINUATION,
     DEFAULT_FRAME,
     DEFAULT_WINDOW,
+    END_HEADERS,
     FRAME_SIZE_ERROR,
     GOAWAY,
     HEADER,
+    HEADERS,
     LARGEST_STREAM,
     PING,
     PREFACE,
@@ -61,7 +63,9 @@ _RECEIVED: Final = (
 class ReferenceLink(Incoming):
     """See the module; `huffman` has no effect, h2 always codes so."""
 
-    __slots__ = ("_buffer", "_connection", "_credit", "_max_fields", "_max_list", "_preface")
+    __slots__ = (
+        "_buffer", "_connection", "_credit", "_in_block", "_max_fields", "_max_list", "_preface",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -89,6 +93,7 @@ class ReferenceLink(Incoming):
         self._buffer: Final = bytearray()
         self._preface = 0 if client else len(PREFACE)
         self._credit = 0
+        self._in_block = False  # a header block has begun, and its end has not come
         connection = self._connection = h2.connection.H2Connection(
             h2.config.H2Configuration(
                 client_side=client,
@@ -152,11 +157,15 @@ class ReferenceLink(Incoming):
 
     def _frame(self, kind: int, flags: int, number: int, octets: bytes) -> None:
         self._charge(kind, flags, number)
-        if kind == GOAWAY:
+        if kind == GOAWAY:  # h2 would take no more of the streams under way
             if number or len(octets) < 17:
                 raise BrokenError(PROTOCOL_ERROR, "GOAWAY on a stream, or shorter than 8")
+            if self._in_block:
+                raise BrokenError(PROTOCOL_ERROR, "a header block is interrupted")
             self._events.going_away(*read_goaway(octets[9:]))
             return
+        if kind in (HEADERS, CONTINUATION):
+            self._in_block = not flags & END_HEADERS
         events = self._connection.receive_data(octets)
         answer = self._connection.data_to_send()
         if answer:
