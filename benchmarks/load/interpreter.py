@@ -59,7 +59,7 @@ print(json.dumps({
 }))
 """
 # One of each kind of dependency: an environment that has these was made for Sidecar.
-COMPLETE: Final = "import click, cryptography, msgspec, re2, rich, uvloop, yaml"
+COMPLETE: Final = "import click, cryptography, msgspec, prometheus_client, re2, rich, uvloop, yaml"
 
 
 class UnusableError(Exception):

@@ -14,12 +14,12 @@ from sidecar.admin.operator import Operator
 from sidecar.admin.server import Request, Response, serve
 from sidecar.admin.status import STATUS_PAGE
 from sidecar.errors import ConfigErrors
+from sidecar.identity.certificates import read_pem
 from sidecar.model.fault import AddedFault
 from sidecar.model.listener import InboundListener
 from sidecar.runtime.messages import EndpointStatus
 from sidecar.sources.decode import decode
 from sidecar.telemetry.prometheus import render
-from sidecar.wire.x509 import read_pem
 
 Page = Callable[[Operator, Request], Awaitable[Response]]
 

@@ -9,10 +9,10 @@ from sidecar.agent.quota import check_installed
 from sidecar.compiler.access import named_files
 from sidecar.compiler.snapshot import check, version_of
 from sidecar.errors import ConfigErrors
+from sidecar.identity.certificates import read_pem
 from sidecar.issuers import files
 from sidecar.model.identity import Secret
 from sidecar.model.snapshot import Snapshot
-from sidecar.wire.x509 import read_pem
 
 
 class Source(Protocol):

@@ -7,10 +7,10 @@ from typing import Final
 from msgspec.structs import replace
 
 from sidecar.errors import ConfigError, ConfigErrors
+from sidecar.identity.certificates import read_pem
 from sidecar.identity.tls import key_fault
 from sidecar.model.identity import KeyPair, Secret
 from sidecar.model.snapshot import Snapshot
-from sidecar.wire.x509 import read_pem
 
 MAX_SIZE: Final = 1 << 20  # octets of a file that a policy names; a worker is sent all of them
 

@@ -1,14 +1,12 @@
-"""The agent's half of metrics: samples to the Prometheus text format.
+"""The agent's half of metrics: samples to the Prometheus text format."""
 
-Written by hand: the format is a page, and prometheus_client brings an HTTP server, a client and
-e-mail along, 4 MB that the agent would keep.
-"""
-
-import math
 from collections.abc import Iterable, Iterator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from sidecar.telemetry.buckets import DURATION_BUCKETS, SIZE_BUCKETS
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 _EDGES: Final = {
     "istio_request_duration_milliseconds": DURATION_BUCKETS,
@@ -77,47 +75,52 @@ class SampleLike(Protocol):
 
 def render(samples: Iterable[SampleLike]) -> bytes:
     """Return `samples` in the text exposition format 0.0.4, family by family."""
-    families: dict[str, list[SampleLike]] = {}
-    for sample in samples:
-        families.setdefault(sample.name, []).append(sample)
-    lines: list[str] = []
-    for name, rows in sorted(families.items()):
-        edges = _EDGES.get(name)
-        text = _HELP.get(name, name.replace("_", " "))
-        kind = "counter" if name.endswith("_total") else "gauge" if edges is None else "histogram"
-        lines += (f"# HELP {name} {text}\n", f"# TYPE {name} {kind}\n")
-        for row in rows:
-            labels = ",".join(f'{k}="{v.translate(_ESCAPES)}"' for k, v in sorted(row.labels))
-            if edges is None:
-                lines.append(_line(name, labels, row.values[0]))
-            else:
-                lines += _histogram(name, labels, edges, row.values)
-    return "".join(lines).encode()
+    # 4 MB, an HTTP server and e-mail among them: for agents that are asked for metrics.
+    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Samples(samples))
+    return generate_latest(registry)
 
 
-_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+@final
+class _Samples:
+    """Hands the samples to prometheus_client, family by family (`Collector`, by its protocol)."""
+
+    def __init__(self, samples: Iterable[SampleLike]) -> None:
+        self._families: Final[dict[str, list[SampleLike]]] = {}
+        for sample in samples:
+            self._families.setdefault(sample.name, []).append(sample)
+
+    def collect(self) -> "Iterator[Metric]":
+        """Yield one family after the other; its series need not have the same labels."""
+        from prometheus_client.core import Metric  # noqa: PLC0415 - see `render`
+
+        for name, samples in sorted(self._families.items()):
+            edges = _EDGES.get(name)
+            kind = (
+                "counter" if name.endswith("_total") else "gauge" if edges is None else "histogram"
+            )
+            family = Metric(
+                name.removesuffix("_total"), _HELP.get(name, name.replace("_", " ")), kind
+            )
+            for sample in samples:
+                labels = dict(sample.labels)
+                if edges is None:
+                    family.add_sample(name, labels, sample.values[0])
+                else:
+                    _add_histogram(family, labels, edges, sample.values)
+            yield family
 
 
-def _line(name: str, labels: str, value: float) -> str:
-    return f"{name}{{{labels}}} {_number(value)}\n" if labels else f"{name} {_number(value)}\n"
-
-
-def _number(value: float) -> str:
-    """Return `value` as the format has it, which knows three words beside numbers."""
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    return "NaN" if math.isnan(value) else repr(float(value))
-
-
-def _histogram(
-    name: str, labels: str, edges: tuple[float, ...], values: tuple[float, ...]
-) -> Iterator[str]:
-    """Yield the lines of one series; `values` are the sum and a count for each bucket."""
+def _add_histogram(
+    family: "Metric", labels: dict[str, str], edges: tuple[float, ...], values: tuple[float, ...]
+) -> None:
+    """Add one series; `values` are the sum and a count for each bucket."""
     total, *counts = values
-    comma = "," if labels else ""
     running = 0.0
-    for edge, count in zip((*edges, math.inf), counts, strict=True):
+    for edge, count in zip((*map(str, edges), "+Inf"), counts, strict=True):
         running += count
-        yield _line(f"{name}_bucket", f'{labels}{comma}le="{_number(edge)}"', running)
-    yield _line(f"{name}_count", labels, running)
-    yield _line(f"{name}_sum", labels, total)
+        family.add_sample(f"{family.name}_bucket", {**labels, "le": edge}, running)
+    family.add_sample(f"{family.name}_count", labels, running)
+    family.add_sample(f"{family.name}_sum", labels, total)
