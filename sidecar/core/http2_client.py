@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, final
 from sidecar.core import pool
 from sidecar.core.http2_connection import Http2Connection
 from sidecar.errors import DownstreamError, SidecarError, UpstreamError
-from sidecar.wire.fields import SPELLING
+from sidecar.wire.fields import HOST, NOT_SENT, SPELLING
 from sidecar.wire.http2_fields import request_fields
 from sidecar.wire.http2_frames import (
     ALPN_SIDECAR,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sidecar.wire.fields import Field, Fields, ResponseHead
     from sidecar.wire.http2_stream import Http2Link
 
+_NOT_SENT: Final = NOT_SENT | HOST  # HTTP/2 has it as the authority
 MAX_INTERIM: Final = 16  # 1xx responses before the final one; more is a flood
 PEER_KEEPALIVE: Final = 10.0  # seconds of silence before a sidecar is asked for a sign of life
 
@@ -383,9 +384,7 @@ class Http2Attempt:
         endpoint = connection.endpoint
         if not head.authority and endpoint.host:  # HTTP/1.0 may say none; HTTP/2 had better
             fields.append((b":authority", endpoint.address.encode()))
-        pairs = head.pairs
-        if pairs is None:
-            pairs = [p for p in head.as_pairs() if p[0] != b"host"]
+        pairs = head.as_pairs(_NOT_SENT)
         extra = exchange.extra
         if connection.spells:
             names = head.spelled()

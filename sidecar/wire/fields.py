@@ -67,7 +67,9 @@ HOP_BY_HOP: Final = frozenset(
 )
 """Fields that end at the next hop (RFC 9110 §7.6.1, RFC 9113 §8.2.2)."""
 
-LENGTH, CODING, CONNECTION, HOP, EXPECT, LOOKALIKE, OURS, FOUND = (1 << bit for bit in range(8))
+LENGTH, CODING, CONNECTION, HOP, EXPECT, LOOKALIKE, OURS, HOST, FOUND = (
+    1 << bit for bit in range(9)
+)
 """What a field is to us; FOUND: no more than that somebody looks at it."""
 
 KINDS: Final = {
@@ -75,6 +77,7 @@ KINDS: Final = {
     b"transfer-encoding": CODING,
     b"connection": CONNECTION,
     b"expect": EXPECT,
+    b"host": HOST,
     **dict.fromkeys(HOP_BY_HOP - {b"connection", b"transfer-encoding"}, HOP),
 }
 """By name, in lower case; other fields are none of these."""
@@ -84,11 +87,15 @@ MAX_LENGTH_DIGITS: Final = 18  # 10**18 octets; more digits would not fit 64 bit
 SPELLING: Final = b"x-sidecar-spelling"
 """Between two sidecars over HTTP/2: the names of an HTTP/1 head as they came, in order, with commas."""
 
-_NOT_SENT: Final = CODING | CONNECTION | HOP | OURS  # by HTTP/2
+NOT_SENT: Final = CODING | CONNECTION | HOP | OURS
+"""Kinds that are not sent by HTTP/2."""
+
 _ENDS_HERE: Final = CONNECTION | HOP
 _DIGITS: Final = b"0123456789"
 _SPLIT: Final = re.compile(rb"([^:\r]++):[ \t]*+([^\r]*+)\r\n")
 _ALWAYS_FOUND: Final = frozenset(REQUEST_NAMES) & frozenset(RESPONSE_NAMES)
+_MAX_LINES: Final = 256  # heads of HTTP/2, each with its lines...
+_LONG: Final = 2048  # ...of so many octets at most
 _PATTERNS: Final = 1000  # kept at most: `Connection` lets callers choose names
 
 _finders: dict[bytes, re.Pattern[bytes]] = {}
@@ -97,6 +104,7 @@ _REASONS: Final = {int(s): s.phrase.encode() for s in HTTPStatus} | {
     499: b"Client Closed Request",
 }
 _lower: dict[bytes, bytes] = {}
+_lines: dict[tuple[int, bytes, bytes, bool], tuple[Pairs, bytes]] = {}
 _orders: dict[Shape, Order] = {}
 
 
@@ -178,26 +186,23 @@ class Fields:
         pairs = self.pairs
         if pairs is None:
             return self.block
-        names = [name for name, _ in pairs]
-        if names.count(b"cookie") > 1:
-            crumbs = b"; ".join([value for name, value in pairs if name == b"cookie"])
-            pairs = [*[pair for pair in pairs if pair[0] != b"cookie"], (b"cookie", crumbs)]
-            names = [name for name, _ in pairs]
-        if self.spelling:
-            order = _order((self.spelling, host != b"", chunked, tuple(names)))
-            values = [*[value for _, value in pairs], host, b"chunked"]
-            pairs = [(name, values[at]) for name, at in order]
-        else:
-            pairs = [(b"Host", host), *pairs] if host else list(pairs)
-            if chunked:
-                pairs.append((b"Transfer-Encoding", b"chunked"))
-        return b"\r\n".join([*map(b": ".join, pairs), b""])
+        if type(pairs) is not tuple:
+            return _written(pairs, self.spelling, host, chunked)
+        way = id(pairs), self.spelling, host, chunked
+        known = _lines.get(way)
+        if known is None or known[0] is not pairs:
+            known = pairs, _written(pairs, self.spelling, host, chunked)
+            if len(known[1]) <= _LONG:
+                if len(_lines) >= _MAX_LINES:
+                    _lines.clear()
+                _lines[way] = known
+        return known[1]
 
-    def as_pairs(self) -> Pairs:
+    def as_pairs(self, unsent: int = NOT_SENT) -> Pairs:
         """Return the fields for HTTP/2: names in lower case, nothing that ends at this hop."""
         if self.pairs is not None:
             return self.pairs
-        return [field for kind, field, _ in self.lines() if not kind & _NOT_SENT]
+        return [field for kind, field, _ in self.lines() if not kind & unsent]
 
     def spelled(self) -> bytes:
         """Return the names as they came by HTTP/1, in order, joined with commas; else nothing."""
@@ -335,6 +340,23 @@ def parse_length(text: bytes) -> int:
 def reason_phrase(status: int) -> bytes:
     """Return the usual reason phrase, empty for a status that has none."""
     return _REASONS.get(status, b"")
+
+
+def _written(pairs: Pairs, spelling: bytes, host: bytes, chunked: bool) -> bytes:
+    names = [name for name, _ in pairs]
+    if names.count(b"cookie") > 1:
+        crumbs = b"; ".join([value for name, value in pairs if name == b"cookie"])
+        pairs = [*[pair for pair in pairs if pair[0] != b"cookie"], (b"cookie", crumbs)]
+        names = [name for name, _ in pairs]
+    if spelling:
+        order = _order((spelling, host != b"", chunked, tuple(names)))
+        values = [*[value for _, value in pairs], host, b"chunked"]
+        pairs = [(name, values[at]) for name, at in order]
+    else:
+        pairs = [(b"Host", host), *pairs] if host else list(pairs)
+        if chunked:
+            pairs.append((b"Transfer-Encoding", b"chunked"))
+    return b"\r\n".join([*map(b": ".join, pairs), b""])
 
 
 def parts_of(block: bytes) -> list[Part]:

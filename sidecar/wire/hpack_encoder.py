@@ -18,7 +18,8 @@ _SHORT_COOKIE: Final = 20  # octets; a shorter one can be guessed (§7.1.3; nght
 _PATIENCE: Final = 32  # values of a name that were in no table before none is looked for...
 _RETRY: Final = 1024  # ...and how many later it is tried again
 _NEVER: Final = 1 << 62  # nor ever
-_MAX_LISTS: Final = 64  # whole lists remembered
+_MAX_LISTS: Final = 64  # whole lists remembered...
+_LONG_LIST: Final = 1024  # ...of so many octets at most, as coded
 _MAX_SEEN: Final = 128  # hashes of fields that came once, and names: as many as a table has entries
 
 _NAME_INDEX: Final = {name: at + 1 for at, (name, _) in reversed(tuple(enumerate(STATIC)))}
@@ -196,16 +197,14 @@ class Encoder:
         lists = self._codes.lists
         number = id(fields)
         last = lists.get(number)
-        if last is None or last[0] is not fields:
-            if len(lists) >= _MAX_LISTS:
-                lists.clear()
-            block = b"".join(map(self.code, fields))
-            lists[number] = fields, block, False
-            return block
-        if last[2]:
+        if last is not None and last[0] is fields and last[2]:
             return last[1]
         block = b"".join(map(self.code, fields))
-        lists[number] = fields, block, block == last[1]
+        if len(block) <= _LONG_LIST:
+            if last is None and len(lists) >= _MAX_LISTS:
+                lists.clear()
+            again = last is not None and last[0] is fields and last[1] == block
+            lists[number] = fields, block, again
         return block
 
     def _updates(self, wanted: int) -> bytes:

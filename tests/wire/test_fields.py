@@ -6,9 +6,11 @@ from sidecar.errors import DownstreamError
 from sidecar.wire.fields import (
     Field,
     Fields,
+    Pairs,
     RequestHead,
     ResponseHead,
     _finders,
+    _lines,
     _orders,
     parse_length,
     reason_phrase,
@@ -171,6 +173,20 @@ def test_spellings_that_a_caller_makes_up_are_not_remembered_for_ever() -> None:
         assert spelled([(b"x-last", b"1")], long) == b"X-Last: 1\r\n"
     assert len(_orders) <= 1000
     assert (long, False, False, (b"x-last",)) not in _orders
+
+
+def test_lines_of_heads_that_come_again_are_remembered_within_bounds() -> None:
+    for number in range(600):
+        again: Pairs = ((b"x-a", b"%d" % number),)
+        for host in (b"", b"h"):
+            for _ in range(2):
+                lines = Fields(b"", {}, again).as_lines(host=host)
+                assert lines == (b"Host: h\r\n" if host else b"") + b"x-a: %d\r\n" % number
+    assert len(_lines) <= 256
+    long: Pairs = ((b"x-a", b"v" * 3000),)
+    for _ in range(2):
+        assert Fields(b"", {}, long).as_lines() == b"x-a: " + b"v" * 3000 + b"\r\n"
+    assert all(len(lines) <= 2048 for _, lines in _lines.values())
 
 
 def test_a_reason_is_the_usual_one() -> None:

@@ -257,3 +257,6 @@ def test_tuples_take_no_more_memory_than_their_room() -> None:
     block = encoder.known(kept[0])
     assert len(block) == 1
     assert encoder._codes.lists[id(kept[0])] == (kept[0], block, True)
+    long = ((b"x-long", b"v" * 1100),)
+    assert decoder.decode(encoder.known(long)) == list(long)
+    assert id(long) not in encoder._codes.lists
