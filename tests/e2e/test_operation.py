@@ -139,7 +139,8 @@ def pids(sidecar: Sidecar) -> list[int]:
 
 def is_alive(pid: int) -> bool:
     """Whether there is such a process; one that waits to be reaped is none."""
-    with contextlib.suppress(FileNotFoundError):
+    # It may go before the file is opened, and before it is read.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
 

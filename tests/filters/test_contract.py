@@ -198,9 +198,7 @@ targets = st.one_of(
 methods = st.sampled_from([b"GET", b"HEAD", b"POST", b"OPTIONS", b"DELETE", b"PURGE"])
 requests = st.tuples(methods, targets, fields)
 responses = st.tuples(st.sampled_from([200, 201, 204, 304, 404, 500, 503]), fields)
-hostile = settings(
-    max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+hostile = settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 Request = tuple[bytes, bytes, list[tuple[bytes, bytes]]]
 MARKS: Final = [

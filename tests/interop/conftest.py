@@ -9,8 +9,16 @@ from tests.interop.peer import python
 from tests.interop.way import App, Front, way
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unmeasured() -> Iterator[None]:
+    """Leave the coverage of what is started to tests/e2e: measured, everything here is slower."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
-def origin() -> Iterator[dict[str, App]]:
+def origin(unmeasured: None) -> Iterator[dict[str, App]]:
     """Return tests.interop.origin by what it speaks."""
     with python("tests.interop.origin") as ports:
         yield {"h1": App(ports["http1"], http2=False), "h2": App(ports["http2"])}

@@ -234,7 +234,7 @@ def act(ours: Ours, library: Library, what: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS)
 @example(  # the adapter had kept GOAWAY from h2, and so taken it within a header block
     steps=[frame(HEADERS, 0, 1, REQUEST), ("respond", 1), frame(GOAWAY, 0, 0, bytes(8))]
@@ -286,7 +286,7 @@ def test_what_h2_takes_and_we_do_not(octets: bytes) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(STEPS, st.data())
 def test_cuts_change_no_event_and_no_answer(
     codec: Codec, steps: list[Step], how: st.DataObject

@@ -130,7 +130,7 @@ def carry(ours: Fed, library: Library, cut: int) -> None:
             ours.link.receive(there[at : at + cut])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(EXCHANGES, st.booleans(), st.sampled_from([65535, 1000, 300_000]), CUTS)
 def test_every_conversation_is_understood_the_same(
     exchanges: list[tuple[tuple[list[Field], list[bytes], bool], ...]],
