@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from sidecar.core.exchange import STATE_NAMES, STEPS
+from sidecar.core.states import STATE_NAMES, STEPS
 from sidecar.sources.schema import markdown
 
 DOCS: Final = Path(__file__).parent

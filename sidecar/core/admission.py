@@ -131,14 +131,18 @@ class Guard(Watcher):
         self._state.room = most
 
 
-def refusal(exchange: Exchange) -> tuple[str, str] | None:
-    """Return why a request finds no room in its cluster, code and detail; None: it does."""
+def is_refused(exchange: Exchange) -> bool:
+    """Say whether `exchange`, whose cluster is drawn, was answered because there is no room in it."""
     cluster = exchange.cluster
     assert cluster is not None
     state = cluster.state
-    found: tuple[str, str] | None = None
     if state.requests >= cluster.max_requests:
-        found = LIMIT, f"{state.requests} requests are under way"
-    elif state.guard is not None:
-        found = state.guard.refusal(exchange.engine.now())
-    return None if found is None else (found[0], f"cluster {cluster.name}: {found[1]}")
+        code, detail = LIMIT, f"{state.requests} requests are under way"
+    else:
+        found = None if state.guard is None else state.guard.refusal(exchange.engine.now())
+        if found is None:
+            return False
+        code, detail = found
+    exchange.cluster = None  # it is not among those that are counted there
+    exchange.fail(code, f"cluster {cluster.name}: {detail}")
+    return True

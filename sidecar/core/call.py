@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from sidecar.core.api import Wait
+from sidecar.core.durations import due
 from sidecar.core.exchange import Exchange
 from sidecar.core.plan import CALL, ClusterPlan, ListenerPlan, RoutePlan, RouteTable
 from sidecar.core.retry import RetryPlan
@@ -276,7 +277,7 @@ class Call:
     def _due(self, now: float) -> None:
         exchange = self._exchange
         assert exchange is not None  # else the timer is retired
-        self._guard(exchange, lambda: exchange.due(now))
+        self._guard(exchange, lambda: due(exchange, now))
 
     def _guard(self, exchange: Exchange, step: Callable[[], None]) -> None:
         """Take a step; a bug in it ends the exchange, since whoever asked must be told."""

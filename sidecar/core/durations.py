@@ -1,7 +1,8 @@
-"""Limits of time that most exchanges do not have: the whole stream's, a try's, a silent try's.
+"""Limits of time: by when what must have happened, and what follows when it has not.
 
-What is here costs an exchange without them nothing: routes that have such limits say so in their
-plan, and an exchange has one timer however many limits there are.
+Those that most exchanges do not have (the whole stream's, a try's, a silent try's) cost the others
+nothing: routes that have such limits say so in their plan, and an exchange has one timer however many
+limits there are.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core.api import HttpFilter
+from sidecar.core.failure import attempt_failed
+from sidecar.core.states import REPLYING, REQUEST
 from sidecar.core.timers import NEVER
 from sidecar.errors import UpstreamError
 
 PERIOD: Final = 10.0  # seconds over which the rate of a request is looked at
-BLAMED: Final = frozenset({"upstream-timeout", "grpc-deadline"})  # on the endpoint
+_BLAMED: Final = frozenset({"upstream-timeout", "grpc-deadline"})  # on the endpoint
 
 if TYPE_CHECKING:
     from sidecar.core.exchange import Exchange
@@ -83,8 +86,67 @@ class WholeStream(HttpFilter):
         exchange.route_deadline = deadline
 
 
-def limit_answer(exchange: Exchange, route: RoutePlan, since: float) -> None:
-    """The request is whole: note by when the answer must begin, on a route that limits the whole."""
+def due(exchange: Exchange, now: float) -> None:
+    """The exchange's timer has come up: find out which limit it was."""
+    if exchange.state >= REPLYING:
+        return
+    assert exchange.route is not None
+    if now >= exchange.route_deadline:
+        code = _overdue(exchange, now, is_whole=not exchange.owed & REQUEST)
+        if not code:
+            exchange.arm()
+            return
+        exchange.drop_client("upstream-timeout" if code in _BLAMED else "")
+        exchange.fail(code)
+    elif now >= exchange.try_deadline:
+        exchange.try_deadline = NEVER
+        attempt_failed(exchange, _try_overdue(exchange, now))
+    elif now >= exchange.wait_until:
+        exchange.go_on()
+    elif now >= exchange.retry_at:
+        exchange.retry_at = NEVER
+        exchange.attempt(now)
+    elif now >= exchange.moved + exchange.route.idle_timeout > exchange.moved:
+        _silent(exchange, now)
+    else:
+        exchange.arm()
+
+
+def arrived(exchange: Exchange) -> None:
+    """The request is whole while a filter waits, on a route that limits its arrival.
+
+    What was asked of the arrival is over, the route's time is to come.
+    """
+    deadline = NEVER if exchange.grpc is None else exchange.grpc.deadline
+    exchange.route_deadline = min(deadline, exchange.last)
+    exchange.arm()
+
+
+def limit_answer(exchange: Exchange, since: float) -> None:
+    """The request is whole: from now on the route's timeout counts."""
+    route = exchange.route
+    assert route is not None
+    if exchange.grpc is None:
+        if route.timeout:
+            exchange.route_deadline = since + route.timeout
+            return
+    elif route.grpc_timeout:
+        exchange.route_deadline = min(exchange.grpc.deadline, since + route.grpc_timeout)
+        return
+    if route.is_limited:
+        _limit_within(exchange, route, since)
+
+
+def limit_rest(exchange: Exchange) -> None:
+    """The response's head is there: from now on only its own deadline and silence count."""
+    last, call = exchange.last, exchange.grpc
+    exchange.route_deadline = last if call is None else min(call.deadline, last)
+    exchange.try_deadline = exchange.try_last
+    exchange.arm()
+
+
+def _limit_within(exchange: Exchange, route: RoutePlan, since: float) -> None:
+    """Note by when the answer must begin, on a route that limits the whole."""
     timeout = route.own_timeout if exchange.grpc is None else route.own_grpc_timeout
     deadline = exchange.last
     if exchange.grpc is not None:
@@ -102,7 +164,7 @@ def limit_try(exchange: Exchange, route: RoutePlan, cluster: ClusterPlan, now: f
         exchange.moved = now  # another endpoint's silence is not this one's
 
 
-def overdue(exchange: Exchange, now: float, *, is_whole: bool) -> str:
+def _overdue(exchange: Exchange, now: float, *, is_whole: bool) -> str:
     """Return which limit of the exchange has passed; `is_whole`: its request has come to its end.
 
     Empty: none has, the request arrives as it should, and the next look is noted.
@@ -121,7 +183,7 @@ def overdue(exchange: Exchange, now: float, *, is_whole: bool) -> str:
     return failure
 
 
-def try_overdue(exchange: Exchange, now: float) -> UpstreamError:
+def _try_overdue(exchange: Exchange, now: float) -> UpstreamError:
     """Return which limit of the attempt has passed."""
     sent = exchange.client is not None
     if now >= exchange.try_last:
@@ -129,7 +191,7 @@ def try_overdue(exchange: Exchange, now: float) -> UpstreamError:
     return UpstreamError("per-try-timeout", "no response head", sent=sent)
 
 
-def silent(exchange: Exchange, now: float) -> UpstreamError | None:
+def _blame(exchange: Exchange, now: float) -> UpstreamError | None:
     """Return what is to be said of an attempt in which nothing moved; None: it is not to blame.
 
     Nor is it for a caller that is slow to send or to read, nor between two attempts.
@@ -144,7 +206,16 @@ def silent(exchange: Exchange, now: float) -> UpstreamError | None:
     return UpstreamError("per-try-idle-timeout", detail, sent=exchange.client is not None)
 
 
-def silent_until(exchange: Exchange) -> float:
-    """Return when the exchange has been silent for too long, whoever is to blame."""
+def _silent(exchange: Exchange, now: float) -> None:
+    """Nothing has moved for as long as a try, or the whole exchange, may be silent."""
     assert exchange.route is not None
-    return exchange.moved + (exchange.route.stream_idle_timeout or NEVER)
+    until = exchange.moved + (exchange.route.stream_idle_timeout or NEVER)
+    error = _blame(exchange, now)
+    if now >= until:  # whoever is to blame
+        exchange.drop_client()
+        exchange.fail("stream-idle")
+    elif error is not None:
+        attempt_failed(exchange, error)
+    else:  # look again when it is too long for the whole
+        until = min(until, exchange.route_deadline, exchange.try_deadline, exchange.retry_at)
+        exchange.engine.wheel.arm(exchange.downstream.timer, until)

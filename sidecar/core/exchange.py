@@ -4,8 +4,12 @@ Theory of operation.  A downstream connection makes an Exchange when it has read
 then tells it of body, end and loss.  The exchange finds the route, runs the filters, picks an
 endpoint and takes a connection, which from then on tells it of response head, body, end and loss.
 Both ends are spoken to through the small interfaces `Downstream` and `Upstream`, so that a protocol
-is one more pair of them.  Every trouble takes one road, `_attempt_failed` or `fail`: retry, or a
-reply from the table in `replies`, or a cut.  Nothing here waits: whoever has something to say calls.
+is one more pair of them.  Every trouble takes one road, `failure.attempt_failed` or `fail`: retry, or
+a reply from the table in `replies`, or a cut.  Nothing here waits: whoever has something to say calls.
+
+Here is what every exchange goes through.  What few do is in modules of its own, which take the
+exchange: what filters say (`verdicts`), which limit of time is reached (`durations`), what follows a
+failed attempt (`failure`), how a gRPC call begins (`grpc`), a response that is late (`late`).
 """
 
 from __future__ import annotations
@@ -13,46 +17,45 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
-from sidecar.core import durations, pool
-from sidecar.core.admission import refusal
-from sidecar.core.api import Answer, Wait
-from sidecar.core.grpc import Call, is_grpc
-from sidecar.core.grpc_web import WEB, GrpcWeb
+from sidecar.core import pool, verdicts
+from sidecar.core.admission import is_refused
+from sidecar.core.api import Answer
+from sidecar.core.durations import arrived, limit_answer, limit_rest, limit_try
+from sidecar.core.failure import attempt_failed, is_retried
+from sidecar.core.grpc import begin_call
 from sidecar.core.heads import request_edits
 from sidecar.core.overload import is_shed
 from sidecar.core.plan import PROTOCOL_HTTP2, ClusterPlan, RoutePlan
 from sidecar.core.replies import answer_with, reply_for
-from sidecar.core.retry import back_off, count_retry, has_another, tell_attempt, wait_after
+from sidecar.core.states import (
+    CONNECTING,
+    DONE,
+    HELD,
+    REPLYING,
+    REQUEST,
+    ROUTING,
+    STATE_NAMES,
+    STEPS,
+    STREAMING,
+    WAITING,
+)
 from sidecar.core.timers import NEVER
-from sidecar.errors import OverloadError, UpstreamError
+from sidecar.errors import OverloadError
 
 if TYPE_CHECKING:
     from sidecar.core.api import Verdict
     from sidecar.core.book import Endpoint
     from sidecar.core.credential import Credential
+    from sidecar.core.durations import Arrival
+    from sidecar.core.grpc import Call
+    from sidecar.core.grpc_web import GrpcWeb
     from sidecar.core.meter import Meter
     from sidecar.core.plan import ListenerPlan
     from sidecar.core.sides import Downstream, Upstream
     from sidecar.core.tap import Tap
     from sidecar.core.types import Caller, Engine
+    from sidecar.errors import UpstreamError
     from sidecar.wire.fields import Field, Fields, RequestHead, ResponseHead
-
-ROUTING, WAITING, CONNECTING, STREAMING, REPLYING, DONE = range(6)
-STATE_NAMES: Final = ("ROUTING", "WAITING", "CONNECTING", "STREAMING", "REPLYING", "DONE")
-
-# STEPS[state] has a bit for each state one step away.  docs/life-of-a-request.md draws it.
-STEPS: Final = (
-    1 << WAITING | 1 << CONNECTING | 1 << STREAMING | 1 << REPLYING | 1 << DONE,  # ROUTING
-    1 << WAITING | 1 << CONNECTING | 1 << STREAMING | 1 << REPLYING | 1 << DONE,  # WAITING
-    1 << CONNECTING | 1 << STREAMING | 1 << REPLYING | 1 << DONE,  # CONNECTING, also a retry
-    1 << CONNECTING | 1 << STREAMING | 1 << REPLYING | 1 << DONE,  # STREAMING, also a retry
-    1 << DONE,  # REPLYING
-    0,  # DONE
-)
-
-# What an exchange whose response is whole still waits for.
-REQUEST: Final = 1  # the end of the request
-HELD: Final = 2  # a response that goes to the caller later than it came: see `core/late.py`
 
 HOLD_LIMIT: Final = 65536  # octets of body held while no connection is there, before reading stops
 
@@ -62,57 +65,13 @@ class Exchange:
     """One request and response; also the outcome that sinks are told about."""
 
     __slots__ = (
-        "arrival",
-        "asked",
-        "attempts",
-        "bytes_in",
-        "bytes_out",
-        "caller",
-        "client",
-        "cluster",
-        "code",
-        "credential",
-        "detail",
-        "downstream",
-        "ended",
-        "endpoint",
-        "engine",
-        "extra",
-        "fields",
-        "flag",
-        "fresh",
-        "full",
-        "grpc",
-        "head",
-        "held",
-        "held_size",
-        "last",
-        "listener",
-        "moved",
-        "owed",
-        "place",
-        "request_id",
-        "reset_code",
-        "response_done",
-        "retry_at",
-        "retrying",
-        "route",
-        "route_deadline",
-        "sent_at",
-        "started",
-        "state",
-        "status",
-        "taps",
-        "then",
-        "traceparent",
-        "trailers",
-        "tried",
-        "try_deadline",
-        "try_last",
-        "upstream_ms",
-        "wait_until",
-        "web",
-    )
+        "arrival", "asked", "attempts", "bytes_in", "bytes_out", "caller", "client", "cluster", "code",
+        "credential", "detail", "downstream", "ended", "endpoint", "engine", "extra", "fields", "flag",
+        "fresh", "full", "grpc", "head", "held", "held_size", "last", "listener", "moved", "owed",
+        "place", "request_id", "reset_code", "response_done", "retry_at", "retrying", "route",
+        "route_deadline", "sent_at", "started", "state", "status", "taps", "then", "traceparent",
+        "trailers", "tried", "try_deadline", "try_last", "upstream_ms", "wait_until", "web",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -130,8 +89,7 @@ class Exchange:
         self.state = ROUTING
         self.started: Final = engine.now()
         self.ended = 0.0
-        self.request_id = b""
-        self.traceparent = b""
+        self.request_id = self.traceparent = b""
         self.route: RoutePlan | None = None
         self.cluster: ClusterPlan | None = None
         self.endpoint: Endpoint | None = None
@@ -148,11 +106,8 @@ class Exchange:
         self.owed = REQUEST
         self.response_done = False
         self.status = 0
-        self.flag = ""
-        self.code = ""
-        self.detail = ""
-        self.bytes_in = 0
-        self.bytes_out = 0
+        self.flag = self.code = self.detail = ""
+        self.bytes_in = self.bytes_out = 0
         self.sent_at = 0.0
         self.upstream_ms = -1.0
         self.route_deadline = NEVER
@@ -166,7 +121,7 @@ class Exchange:
         self.extra: list[Field] = []  # fields of ours, sent after the caller's
         self.taps: tuple[Tap | Meter, ...] = ()  # filters that have the body as well
         self.fields: dict[str, str] | None = None  # what filters add to the access log
-        self.arrival: durations.Arrival  # of a request not whole yet, where that is limited
+        self.arrival: Arrival  # of a request not whole yet, where that is limited
         self.credential: Credential  # set by a filter that has verified one, see there
         self.grpc: Call | None = None
         self.web: GrpcWeb | None = None  # the caller is a browser
@@ -194,7 +149,7 @@ class Exchange:
         if body:
             self.bytes_in = len(body)
         if b"content-type" in head.found:
-            body = self._begin_grpc(body)
+            body = begin_call(self, body)
         if body:
             self.held = [body]
             self.held_size = len(body)
@@ -212,64 +167,26 @@ class Exchange:
             self.asked += 1
             verdict = stop.on_request(self)
             if verdict is not None:
-                self._filter(verdict)
+                verdicts.follow(self, verdict)
                 return
-        self._place(self.started)
+        self.forward(self.started)
 
     def go_on(self, verdict: Verdict = None) -> None:
         """The wait that a filter asked for is over; what it says now goes before its `then`."""
-        if self.state != WAITING:
-            return  # the exchange has ended meanwhile
-        then, self.then = self.then, None
-        self.wait_until = NEVER
-        self.moved = self.engine.now()
-        try:
-            if verdict is None and then is not None:
-                verdict = then(self)
-            self._filter(verdict)
-        except Exception as error:  # noqa: BLE001 - whoever calls is not the one to clean up
-            self.engine.bug("go_on", error)
-            if self.state < REPLYING:
-                self._drop_client()
-                self.fail("internal-error")
+        verdicts.go_on(self, verdict)
 
-    def _filter(self, verdict: Verdict) -> None:
-        """Do what the last filter said, and ask those that come after it."""
-        route = self.route
-        assert route is not None
-        stops = route.on_request
-        while verdict is None:
-            if self.asked == len(stops):
-                self._place(self.engine.now())
-                return
-            self.asked += 1
-            verdict = stops[self.asked - 1].on_request(self)
-        if isinstance(verdict, Wait):
-            self.step(WAITING)
-            self.then = verdict.then
-            self.wait_until = self.engine.now() + verdict.seconds
-            self._arm()
-        elif isinstance(verdict, Answer):
-            self.answer(verdict)
-        else:
-            self.fail(verdict)
-
-    def _place(self, now: float) -> None:
+    def forward(self, now: float) -> None:
         """Draw the cluster, and have an endpoint of it."""
         route = self.route
         assert route is not None
         cluster = self.cluster = route.cluster or route.pick(self.engine.draw)
         if not self.owed:
-            self._limit(now)
+            limit_answer(self, now)
         state = cluster.state
-        if state.requests >= state.room:
-            refused = refusal(self)
-            if refused is not None:
-                self.cluster = None
-                self.fail(*refused)
-                return
+        if state.requests >= state.room and is_refused(self):
+            return
         state.requests += 1
-        self._attempt(now)
+        self.attempt(now)
 
     def request_data(self, data: bytes) -> None:
         """More of the request's body."""
@@ -297,17 +214,14 @@ class Exchange:
         self.owed &= ~REQUEST
         self.trailers = trailers
         if self.cluster is not None and self.status == 0:
-            self._limit(self.engine.now())
-            self._arm()
+            limit_answer(self, self.engine.now())
+            self.arm()
         elif self.state == WAITING and self.route is not None and self.route.is_limited:
-            # A filter waits: what was asked of the arrival is over, the route's time is to come.
-            self.route_deadline = NEVER if self.grpc is None else self.grpc.deadline
-            self.route_deadline = min(self.route_deadline, self.last)
-            self._arm()
+            arrived(self)
         if self.client is not None and self.state == STREAMING:
             self.client.finish(trailers)
             if self.response_done and not self.owed:
-                self._complete()
+                self.complete()
         for tap in self.taps:
             tap.end(self)
 
@@ -319,8 +233,8 @@ class Exchange:
         self.code, self.flag, self.detail = code, reply.flag, detail
         if self.status == 0:
             self.status = reply.status
-        self._drop_client()
-        self._finish()
+        self.drop_client()
+        self.finish()
 
     def downstream_full(self) -> None:
         """The caller reads slowly: stop reading the response."""
@@ -334,32 +248,6 @@ class Exchange:
         self.moved = self.engine.now()
         if self.client is not None and not self.owed & HELD:
             self.client.resume()
-
-    def held_back(self) -> None:
-        """Some of the response waits on its way to the caller: read no more, do not end with it."""
-        if not self.owed & HELD:
-            self.owed |= HELD
-            self._begun()
-        if self.client is not None:
-            self.client.pause()
-
-    def delivered(self) -> None:
-        """It waits no more."""
-        self.owed &= ~HELD
-        self.moved = self.engine.now()
-        if not self.response_done:
-            if self.client is not None and not self.full:
-                self.client.resume()
-        elif self.client is None:  # the connection was given back when the response had come
-            self._finish()
-        elif not self.owed:
-            self._complete()
-
-    def take_back(self, answer: Answer) -> None:
-        """Answer this in place of a response whose head has not gone out."""
-        self._drop_client()
-        self.status = 0
-        self.answer(answer)
 
     # The endpoint's side says:
 
@@ -386,7 +274,7 @@ class Exchange:
         if error.code == pool.CROWDED:  # another endpoint's connections are as many
             self.fail(error.code, error.detail)
         else:
-            self._attempt_failed(error)
+            attempt_failed(self, error)
 
     def informed(self, head: ResponseHead) -> None:
         """An interim response."""
@@ -403,7 +291,7 @@ class Exchange:
         if endpoint.watchers and (self.grpc is None or self.grpc.withheld is None):
             for watcher in endpoint.watchers:
                 watcher.answered(self, head, now)
-        if head.status in route.retry.on_status and self._is_retried(head, end=end):
+        if head.status in route.retry.on_status and is_retried(self, head, end=end):
             return
         if self.grpc is not None:
             if self.grpc.keeps_back(self, head, body, end=end):
@@ -417,11 +305,11 @@ class Exchange:
             for stop in route.on_response:
                 verdict = stop.on_response(self, head)
                 if verdict is not None:
-                    self._replace(verdict, end=end)
+                    verdicts.replace(self, verdict, end=end)
                     return
         self.status = head.status  # from here on there is no other answer
         if not end:
-            self._begun()
+            limit_rest(self)
         self.response_done = end
         if head.status == 101:
             self.owed |= REQUEST  # what comes now from the caller is the tunnel's
@@ -457,11 +345,11 @@ class Exchange:
         self.response_done = True
         self.downstream.finish(None)
         if not self.owed:
-            self._complete()
+            self.complete()
 
     def upstream_lost(self, error: UpstreamError) -> None:
         """The connection died under us, before the response was whole."""
-        self._attempt_failed(error)
+        attempt_failed(self, error)
 
     def upstream_full(self) -> None:
         """The endpoint reads slowly: stop reading the request."""
@@ -480,118 +368,9 @@ class Exchange:
         if self.route.is_limited and self.owed & REQUEST:
             self.arrival.stalled(is_stalled=is_stalled)
 
-    # Time says:
+    # Inside, and for the modules that do what few exchanges need:
 
-    def due(self, now: float) -> None:
-        """The timer has come up: find out which limit it was."""
-        if self.state >= REPLYING:
-            return
-        assert self.route is not None
-        if now >= self.route_deadline:
-            code = durations.overdue(self, now, is_whole=not self.owed & REQUEST)
-            if not code:
-                self._arm()
-                return
-            self._drop_client("upstream-timeout" if code in durations.BLAMED else "")
-            self.fail(code)
-        elif now >= self.try_deadline:
-            self.try_deadline = NEVER
-            self._attempt_failed(durations.try_overdue(self, now))
-        elif now >= self.wait_until:
-            self.go_on()
-        elif now >= self.retry_at:
-            self.retry_at = NEVER
-            self._attempt(now)
-        elif now >= self.moved + self.route.idle_timeout > self.moved:
-            self._silent(now)
-        else:
-            self._arm()
-
-    # Inside:
-
-    def _begin_grpc(self, body: bytes) -> bytes:
-        """See whether it is a gRPC call, and return the body as gRPC has it."""
-        head = self.head
-        if self.listener.grpc_web and head.found[b"content-type"].startswith(WEB):
-            self.downstream = self.web = GrpcWeb(self.downstream, head)
-            body = self.web.decode(body)
-        if is_grpc(head):
-            self.grpc = Call(head, self.started)
-            self.route_deadline = self.grpc.deadline
-            self.grpc.requests.feed(body)
-        return body
-
-    def _limit(self, since: float) -> None:
-        """The request is whole: from now on the route's timeout counts."""
-        route = self.route
-        assert route is not None
-        if self.grpc is None:
-            if route.timeout:
-                self.route_deadline = since + route.timeout
-                return
-        elif route.grpc_timeout:
-            self.route_deadline = min(self.grpc.deadline, since + route.grpc_timeout)
-            return
-        if route.is_limited:
-            durations.limit_answer(self, route, since)
-
-    def _is_retried(self, head: ResponseHead, *, end: bool) -> bool:
-        """Try again if the policy asks for it after such a response; say whether."""
-        assert self.route is not None
-        if not self.route.retry.asks_for(head) or not has_another(self, idempotent=True):
-            return False
-        wait = wait_after(self, head)
-        if wait is None:
-            return False
-        if end and self.client is not None:
-            self.client.release()
-            self.client = None
-        self._again(UpstreamError("retries-exhausted", f"status {head.status}", sent=True), wait)
-        return True
-
-    def retry_grpc(self, status: bytes, said: Fields) -> bool:
-        """Try again if the policy names this `grpc-status`; say whether."""
-        assert self.route is not None
-        if status not in self.route.retry.on_grpc or not has_another(self, idempotent=False):
-            return False
-        wait = wait_after(self, said)
-        if wait is None:
-            return False
-        client, self.client = self.client, None
-        assert client is not None  # whose response it is
-        client.release()
-        detail = f"grpc-status {status.decode('latin-1')}"
-        self._again(UpstreamError("retries-exhausted", detail, sent=True), wait)
-        return True
-
-    def _replace(self, verdict: str | Answer, *, end: bool) -> None:
-        """A filter answers in the endpoint's place."""
-        if end and self.client is not None:
-            self.client.release()
-            self.client = None
-        self._drop_client()
-        self.answer(Answer(verdict) if isinstance(verdict, str) else verdict)
-
-    def _begun(self) -> None:
-        """The response's head is there: from now on only its own deadline and silence count."""
-        self.route_deadline = self.last if self.grpc is None else min(self.grpc.deadline, self.last)
-        self.try_deadline = self.try_last
-        self._arm()
-
-    def _silent(self, now: float) -> None:
-        """Nothing has moved for as long as a try, or the whole exchange, may be silent."""
-        until = durations.silent_until(self)
-        error = durations.silent(self, now)
-        if now >= until:
-            self._drop_client()
-            self.fail("stream-idle")
-        elif error is not None:
-            self._attempt_failed(error)
-        else:  # look again when it is too long for the whole
-            until = min(until, self.route_deadline, self.try_deadline, self.retry_at)
-            self.engine.wheel.arm(self.downstream.timer, until)
-
-    def _arm(self) -> None:
+    def arm(self) -> None:
         """Be due when the first of all limits is reached."""
         assert self.route is not None
         deadline = self.route_deadline
@@ -606,7 +385,7 @@ class Exchange:
             deadline = self.moved + idle
         self.engine.wheel.arm(self.downstream.timer, deadline)
 
-    def _attempt(self, now: float) -> None:
+    def attempt(self, now: float) -> None:
         """Pick an endpoint and take a connection to it."""
         cluster, route, engine = self.cluster, self.route, self.engine
         assert cluster is not None
@@ -624,8 +403,8 @@ class Exchange:
         endpoint.active += 1
         endpoint.requests += 1
         if route.limits_tries:
-            durations.limit_try(self, route, cluster, now)
-        self._arm()
+            limit_try(self, route, cluster, now)
+        self.arm()
         kind: int = cluster.protocol
         if kind > PROTOCOL_HTTP2:
             kind = cluster.kind(self.head)
@@ -642,66 +421,6 @@ class Exchange:
         elif self.state != STREAMING:  # the dial may have succeeded at once
             self.step(CONNECTING)
 
-    def _attempt_failed(self, error: UpstreamError) -> None:
-        """The one road of everything that goes wrong between pick and the end of the response."""
-        self._drop_client(error.code)
-        if self.status:  # a head has gone out: nothing can be said any more
-            reply = reply_for(error.code)
-            self.code, self.flag, self.detail = error.code, reply.flag, error.detail
-            self._finish(cut=True)
-            return
-        route = self.route
-        assert route is not None
-        retry = route.retry
-        if error.code == "reused-closed":
-            # RFC 9112 §9.3.1: an idle connection may close as we write; only what is idempotent
-            # may be sent again, since the endpoint may have read it (istio issue 50506).
-            if has_another(self, idempotent=True, always=True):
-                self.fresh = True
-                self._again(error)
-                return
-            error = UpstreamError("upstream-closed", error.detail, sent=True)
-        elif error.code == "upstream-refused":
-            # The endpoint says that it has not looked at it (RFC 9113 §8.7): safe for any method.
-            if has_another(self, idempotent=False, always=True):
-                self._again(error)
-                return
-        elif not error.sent:
-            if retry.on_connect and has_another(self, idempotent=False):
-                self._again(error, back_off(self))
-                return
-        elif retry.on_reset and has_another(self, idempotent=True):
-            self._again(error, back_off(self))
-            return
-        self.fail(error.code, error.detail)
-
-    def _again(self, error: UpstreamError, wait: float | None = None) -> None:
-        """Try once more, after `wait` seconds; None: within this call."""
-        cluster, endpoint, route = self.cluster, self.endpoint, self.route
-        assert cluster is not None
-        assert route is not None
-        client, self.client = self.client, None
-        if client is not None:
-            client.close()
-        assert endpoint is not None
-        endpoint.active -= 1
-        if not self.fresh:
-            self.tried = (*self.tried, endpoint)
-            self.endpoint = None
-        count_retry(self)
-        if self.grpc is not None:
-            self.grpc.forget()
-        self.step(CONNECTING)
-        if route.retry.counts:
-            tell_attempt(self, self.attempts + 1)
-        if wait is None:
-            self._attempt(self.engine.now())
-            return
-        self.retry_at = self.engine.now() + wait
-        self.try_deadline = NEVER
-        self.detail = error.detail
-        self._arm()
-
     def fail(self, code: str, detail: str = "") -> None:
         """Answer by ourselves, from the table; or cut, when a head has gone out already."""
         self.answer(Answer(code, detail=detail))
@@ -711,33 +430,33 @@ class Exchange:
         self.code, self.detail = answer.code, answer.detail
         self.flag = reply_for(answer.code).flag or self.flag
         if self.status or answer.cut:
-            self._finish(cut=True)
+            self.finish(cut=True)
             return
         self.step(REPLYING)
         answer_with(self, answer)
-        self._finish()
+        self.finish()
 
     def _response_over(self) -> None:
         """The response is whole; the exchange is, once the request is as well."""
         if not self.owed:
-            self._complete()
+            self.complete()
         elif self.owed == HELD:
             client, self.client = self.client, None
             assert client is not None
-            client.release()  # `delivered` is the end
+            client.release()  # that nothing of it waits any more is the end
         else:
             # An early answer: the endpoint wants no more of the body, so its connection is spent.
-            self._drop_client()
+            self.drop_client()
             if not self.owed & HELD:
-                self._finish()
+                self.finish()
 
-    def _complete(self) -> None:
+    def complete(self) -> None:
         client, self.client = self.client, None
         assert client is not None
         client.release()
-        self._finish()
+        self.finish()
 
-    def _drop_client(self, failure: str = "") -> None:
+    def drop_client(self, failure: str = "") -> None:
         """Give the attempt up; `failure` is the code of what the endpoint did."""
         if self.place is not None:
             self.place.leave()
@@ -750,7 +469,7 @@ class Exchange:
         if client is not None:
             client.close()
 
-    def _finish(self, *, cut: bool = False) -> None:
+    def finish(self, *, cut: bool = False) -> None:
         """The end, whatever it was: counts go back, sinks are told, the caller's side goes on."""
         self.step(DONE)
         self.downstream.timer.deadline = NEVER

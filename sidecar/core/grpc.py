@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, final
 from urllib.parse import quote
 
+from sidecar.core.failure import is_call_retried
+from sidecar.core.grpc_web import WEB, GrpcWeb
 from sidecar.core.timers import NEVER
 from sidecar.wire.fields import ResponseHead
 from sidecar.wire.grpc import MessageCounter
@@ -65,7 +67,7 @@ class Call:
         if not exchange.route.retry.on_grpc or body or self.withheld is not None:
             return False
         if self.status:
-            return exchange.retry_grpc(self.status, head)
+            return is_call_retried(exchange, self.status, head)
         if end:
             return False
         self.withheld = head
@@ -83,7 +85,7 @@ class Call:
         if trailers is not None:
             self.status = trailers.get(b"grpc-status") or self.status
         if self.withheld is not None:
-            if exchange.retry_grpc(self.status, trailers or self.withheld):
+            if is_call_retried(exchange, self.status, trailers or self.withheld):
                 return True
             self.let_go(exchange)
         return False
@@ -101,6 +103,19 @@ class Call:
         pairs = [(b"content-type", GRPC), (b"grpc-status", self.status), (b"grpc-message", message)]
         pairs += [(name, value) for name, value in fields if name != b"content-type"]
         return ResponseHead(200, b"", 20, b"", {}, pairs)
+
+
+def begin_call(exchange: Exchange, body: bytes) -> bytes:
+    """See whether a request with a content type is a call, and return its body as gRPC has it."""
+    head = exchange.head
+    if exchange.listener.grpc_web and head.found[b"content-type"].startswith(WEB):
+        exchange.downstream = exchange.web = GrpcWeb(exchange.downstream, head)
+        body = exchange.web.decode(body)
+    if is_grpc(head):
+        exchange.grpc = Call(head, exchange.started)
+        exchange.route_deadline = exchange.grpc.deadline
+        exchange.grpc.requests.feed(body)
+    return body
 
 
 def is_grpc(head: RequestHead) -> bool:

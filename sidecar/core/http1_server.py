@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast, final
 
-from sidecar.core.exchange import ROUTING, Exchange
-from sidecar.core.http1_reply import own
-from sidecar.core.replies import Reply, reply_for
+from sidecar.core.durations import due
+from sidecar.core.exchange import Exchange
+from sidecar.core.http1_reply import framed_lines, own, own_reply
+from sidecar.core.replies import Reply
+from sidecar.core.states import ROUTING
 from sidecar.core.timers import NEVER, Timer
 from sidecar.errors import DownstreamError
 from sidecar.wire.fields import Fields, RequestHead, ResponseHead, reason_phrase
@@ -153,7 +155,7 @@ class Http1Server(asyncio.Protocol):
             block = head.as_lines() + upgrade
         elif head.pairs is not None:
             whole = len(body) if end else -1
-            block = self._lines(head, request, whole, bodiless=bodiless)
+            block = framed_lines(self, head, request, whole, bodiless=bodiless)
             keep = self.keep
         else:
             block = head.block
@@ -288,24 +290,6 @@ class Http1Server(asyncio.Protocol):
         self.transport.abort()
 
     # Inside:
-
-    def _lines(
-        self, head: ResponseHead, request: RequestHead, whole: int, *, bodiless: bool
-    ) -> bytes:
-        """Return the field lines of a response that came over HTTP/2, framed for HTTP/1.
-
-        `whole` is the size of a body that is there already; -1: more will come.
-        """
-        head.reason = reason_phrase(head.status)
-        if head.length is None and not bodiless:
-            was_chunked = b"transfer-encoding" in head.spelling.lower()
-            if whole >= 0 and not (was_chunked and request.version == 11):
-                head.add(b"content-length", b"%d" % whole)
-            elif request.version == 11:
-                self.chunked = True
-            else:
-                self.keep = False
-        return head.as_lines(chunked=self.chunked)
 
     def _may_keep(self, request: RequestHead) -> bool:
         """Say whether the connection may serve another request behind the response to this one."""
@@ -461,16 +445,14 @@ class Http1Server(asyncio.Protocol):
             engine = self.listener.engine
             for sink in engine.sinks:
                 sink.refused(self.listener.plan.name, error.code, self.caller.address)
-        reply = reply_for(error.code)
-        text = f"sidecar: {reply.sentence} (code {error.code}, flag {reply.flag})\n".encode()
-        self.transport.write(own(reply, text, keep=False, version=11, bodiless=False))
+        self.transport.write(own_reply(error.code))  # its detail is for nobody who is not known
         self._linger()
 
     def _due(self, now: float) -> None:
         """The timer has come up: whose it is depends on the state."""
         if self.exchange is not None:
             try:
-                self.exchange.due(now)
+                due(self.exchange, now)
             except Exception as error:  # noqa: BLE001 - it would never be due again
                 self._end_by_bug(error)
         elif self.state == HEAD and self.buffer:

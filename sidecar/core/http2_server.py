@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, final
 
+from sidecar.core.durations import due
 from sidecar.core.exchange import Exchange
 from sidecar.core.http2_connection import Http2Connection
 from sidecar.core.replies import Reply, own_fields, reply_for
@@ -331,7 +332,7 @@ class Http2Side:
     def _due(self, now: float) -> None:
         assert self.exchange is not None  # which stops the timer at its end
         try:
-            self.exchange.due(now)
+            due(self.exchange, now)
         except Exception as error:  # noqa: BLE001 - it would never be due again
             self.connection.end_by_bug(self, error)
 

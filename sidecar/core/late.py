@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, final
 
-from sidecar.core.exchange import REPLYING
+from sidecar.core.durations import limit_rest
 from sidecar.core.meter import Meter
+from sidecar.core.states import HELD, REPLYING
 from sidecar.core.timers import NEVER, Timer
 
 if TYPE_CHECKING:
@@ -73,12 +74,15 @@ class LateSide:
             if ended:
                 self.finish(trailers)
         if not self._size:
-            self._exchange.delivered()
+            self._delivered()
 
     def refuse(self, answer: Answer) -> None:
         """Say this in place of a response that is shut in."""
         self._forget()
-        self._exchange.take_back(answer)
+        exchange = self._exchange
+        exchange.drop_client()
+        exchange.status = 0  # its head has not gone out
+        exchange.answer(answer)
 
     # The side:
 
@@ -167,9 +171,31 @@ class LateSide:
         if data:
             self._waiting.append(data)
             self._size += len(data)
-        self._exchange.held_back()
+        self._hold_back()
         if not self._shut and self._timer.deadline == NEVER:
             self._arm()
+
+    def _hold_back(self) -> None:
+        """Read no more of the response, do not end with it."""
+        exchange = self._exchange
+        if not exchange.owed & HELD:
+            exchange.owed |= HELD
+            limit_rest(exchange)
+        if exchange.client is not None:
+            exchange.client.pause()
+
+    def _delivered(self) -> None:
+        """Nothing waits any more."""
+        exchange = self._exchange
+        exchange.owed &= ~HELD
+        exchange.moved = exchange.engine.now()
+        if not exchange.response_done:
+            if exchange.client is not None and not exchange.full:
+                exchange.client.resume()
+        elif exchange.client is None:  # the connection was given back when the response had come
+            exchange.finish()
+        elif not exchange.owed:
+            exchange.complete()
 
     def _arm(self) -> None:
         """Come back for what waits, for the next portion, or at least for one octet."""
@@ -199,7 +225,7 @@ class LateSide:
         self._forget()
         if ended:
             self._side.finish(trailers)
-        exchange.delivered()
+        self._delivered()
 
     def _take(self, size: int) -> bytes:
         """Return the next `size` octets of those that wait."""

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
-from sidecar.core.exchange import WAITING
+from sidecar.core.states import WAITING
 from sidecar.core.timers import NEVER, Timer
 from sidecar.traffic.lease import KEPT, Ask, Granted, Lease
 from sidecar.traffic.rate import SWEEP, Rate

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Protocol, cast, final
 
 from sidecar.core import pool
 from sidecar.core.ejection import BAD_CALLS
-from sidecar.core.exchange import CONNECTING, REQUEST, STREAMING
 from sidecar.core.retry import count_retry, tell_attempt
+from sidecar.core.states import CONNECTING, REQUEST, STREAMING
 from sidecar.core.timers import NEVER, Timer
 from sidecar.errors import OverloadError, UpstreamError
 

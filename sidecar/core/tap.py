@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core.api import Wait
-from sidecar.core.exchange import REQUEST, STREAMING
+from sidecar.core.states import REQUEST, STREAMING
 from sidecar.core.timers import NEVER
 from sidecar.wire.fields import ResponseHead
 

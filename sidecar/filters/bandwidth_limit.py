@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
 from sidecar.core.api import HttpFilter, Verdict, Wait
-from sidecar.core.exchange import REQUEST
 from sidecar.core.gate import Pace
 from sidecar.core.late import late
 from sidecar.core.meter import meter
+from sidecar.core.states import REQUEST
 from sidecar.plugin import Plugin
 from sidecar.traffic.pace import Bucket, Table
 

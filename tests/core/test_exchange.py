@@ -1,6 +1,6 @@
 """The table of an exchange's states is one whole."""
 
-from sidecar.core.exchange import ROUTING, STATE_NAMES, STEPS
+from sidecar.core.states import ROUTING, STATE_NAMES, STEPS
 
 
 def reached(start: int) -> set[int]:

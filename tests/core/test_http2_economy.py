@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from sidecar.core.exchange import Exchange
-from sidecar.core.http2_client import Http2Attempt
+from sidecar.core.http2_attempt import Http2Attempt
 from sidecar.core.http2_server import Http2Side
 from sidecar.core.timers import Timer
 from sidecar.wire.http2 import Link

@@ -7,7 +7,9 @@ import pytest
 
 from sidecar.core.api import Balancer, HttpFilter, NetworkFilter, Sink
 from sidecar.core.book import Endpoint
-from sidecar.core.exchange import REPLYING, Exchange
+from sidecar.core.durations import due
+from sidecar.core.exchange import Exchange
+from sidecar.core.states import REPLYING
 from sidecar.core.tcp import Session
 from sidecar.core.timers import Wheel
 from sidecar.core.types import Engine
@@ -236,7 +238,7 @@ def test_an_exchange_that_has_ended_has_ended(make: Make) -> None:
     caller = harness.open(GET)
     harness.connect().send(OK)
     (exchange,) = kept
-    exchange.due(harness.now + 1000)
+    due(exchange, harness.now + 1000)
     exchange.downstream_lost()
     with pytest.raises(AssertionError, match="DONE -> REPLYING is no step"):
         exchange.step(REPLYING)

@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.core.http1_client import Http1Client
 from sidecar.core.http1_server import Http1Server
-from sidecar.core.http2_client import Http2Attempt
+from sidecar.core.http2_attempt import Http2Attempt
 from sidecar.core.http2_server import Http2Side
 from sidecar.core.sides import Downstream, Upstream
 

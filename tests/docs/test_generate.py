@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from docs.generate import DOCS, between, pages, state_diagram
-from sidecar.core.exchange import STATE_NAMES
+from sidecar.core.states import STATE_NAMES
 
 PAGES = pages()
 
