@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, cast, final
 
 from sidecar.core import pool
-from sidecar.core.timers import NEVER, Timer
+from sidecar.core.timers import NEVER
 from sidecar.errors import DownstreamError, SidecarError, UpstreamError
 from sidecar.wire.fields import Fields, ResponseHead
 from sidecar.wire.http1_body import (
@@ -78,7 +78,7 @@ class Http1Client(asyncio.Protocol):
         self.generation = cluster.state.generation
         self.transport: asyncio.Transport  # once it is there
         self.exchange: Exchange | None = None
-        self.timer: Final = Timer(self._idle_over)
+        self.timer = engine.wheel.timer(self._idle_over)
         self.buffer = b""
         self.searched = 0
         self.body: BodyReader | None = None
@@ -276,7 +276,7 @@ class Http1Client(asyncio.Protocol):
         """The connection is over."""
         was_open = self.is_open
         self.is_open = False
-        self.timer.stop()
+        self.timer = self.engine.wheel.give_back(self.timer)
         if was_open:
             self._leave()
         exchange, self.exchange = self.exchange, None

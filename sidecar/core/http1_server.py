@@ -10,7 +10,7 @@ from sidecar.core.exchange import Exchange
 from sidecar.core.http1_reply import framed_lines, own, own_reply
 from sidecar.core.replies import Reply
 from sidecar.core.states import ROUTING
-from sidecar.core.timers import NEVER, Timer
+from sidecar.core.timers import NEVER
 from sidecar.errors import DownstreamError
 from sidecar.wire.fields import Fields, RequestHead, ResponseHead, reason_phrase
 from sidecar.wire.http1_body import (
@@ -69,7 +69,7 @@ class Http1Server(asyncio.Protocol):
         self.listener: Final = listener
         self.caller: Final = caller
         self.transport: asyncio.Transport  # from connection_made on
-        self.timer: Final = Timer(self._due)
+        self.timer = listener.engine.wheel.timer(self._due)
         self.state = HEAD
         self.buffer = b""
         self.exchange: Exchange | None = None
@@ -116,11 +116,11 @@ class Http1Server(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
         self.state = CLOSED
-        self.timer.stop()
         self.listener.connections.discard(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.downstream_lost()
+        self.timer = self.listener.engine.wheel.give_back(self.timer)
 
     def pause_writing(self) -> None:
         """The caller reads slowly."""

@@ -135,7 +135,7 @@ class Http2Client(Http2Connection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
-        self.timer.stop()
+        self.timer = self.engine.wheel.give_back(self.timer)
         if isinstance(exc, SidecarError):  # the TLS layer knows better
             self._lose(exc.code, exc.detail)
         else:

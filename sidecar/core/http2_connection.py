@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sidecar.core.timers import Timer
 from sidecar.wire.http2_frames import INTERNAL_ERROR
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class Http2Connection(asyncio.Protocol):
         self.engine = engine
         self.link: Http2Link
         self.transport: asyncio.Transport  # from connection_made on, as is the link
-        self.timer = Timer(self.due)
+        self.timer = engine.wheel.timer(self.due)
         self.dirty = False  # among those that are flushed at the end of this turn
         self.begun: Final[list[Any]] = []  # halves of exchanges whose head has come in this turn
         self.is_open = False

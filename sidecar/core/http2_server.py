@@ -8,7 +8,6 @@ from sidecar.core.durations import due
 from sidecar.core.exchange import Exchange
 from sidecar.core.http2_connection import Http2Connection
 from sidecar.core.replies import Reply, own_fields, reply_for
-from sidecar.core.timers import Timer
 from sidecar.errors import DownstreamError
 from sidecar.wire.fields import SPELLING
 from sidecar.wire.http2_fields import STATUS_FIELDS
@@ -36,7 +35,7 @@ DRAIN_WAIT: Final = 1.0  # seconds for the answer to our PING before the second 
 class Http2Server(Http2Connection):
     """The downstream half of exchanges."""
 
-    __slots__ = ("caller", "drained", "listener", "rested", "spells", "timers")
+    __slots__ = ("caller", "drained", "listener", "rested", "spells")
 
     where = "http2_server"
 
@@ -47,9 +46,6 @@ class Http2Server(Http2Connection):
         self.drained = 0  # 0: no; 1: announced; 2: said
         self.rested = self.heard  # when the last exchange that has ended last moved
         self.spells = False  # the peer is a sidecar that tells how names were written
-        # Of exchanges that are over, for the next: a stopped timer stays in its bucket for as long
-        # as it was armed for, which would be thousands for each second of requests.
-        self.timers: Final[list[Timer]] = []
 
     # The transport says:
 
@@ -71,7 +67,7 @@ class Http2Server(Http2Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is over."""
         self.is_open = False
-        self.timer.stop()
+        self.timer = self.engine.wheel.give_back(self.timer)
         self.listener.connections.discard(self)
         self._lose_all("downstream-closed", "")
 
@@ -300,9 +296,6 @@ class Http2Server(Http2Connection):
                 exchange.downstream_lost(code, detail)
 
 
-_RETIRED: Final = Timer(lambda now: None)
-
-
 @final
 class Http2Side:
     """The downstream side of one exchange: one stream."""
@@ -316,13 +309,7 @@ class Http2Side:
         self.link: Final[Http2Link] = connection.link
         self.stream: Final = stream
         self.exchange: Exchange | None = None
-        timers = connection.timers
-        if timers:
-            timer = timers.pop()
-            timer.callback = self._due
-        else:
-            timer = Timer(self._due)
-        self.timer = timer
+        self.timer = connection.engine.wheel.timer(self._due)
         self.ahead: list[bytes] | None = None  # sent into a tunnel before it is open
         self.ahead_end = False
         # For the first of the body, or the end of what came with the head: together they are one
@@ -408,9 +395,7 @@ class Http2Side:
             self.connection.rested = exchange.moved
         if self.stream.state == CLOSED:
             self.stream.user = None
-        timer, self.timer = self.timer, _RETIRED  # whatever is still said, it is another's now
-        timer.retire()
-        self.connection.timers.append(timer)
+        self.timer = self.connection.engine.wheel.give_back(self.timer)
         self.connection.finished()
 
     def pause(self) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, cast, final
 
 from sidecar.core.api import Answer, Pause
 from sidecar.core.replies import reply_for
-from sidecar.core.timers import NEVER, Timer
+from sidecar.core.timers import NEVER
 from sidecar.errors import UpstreamError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Session(asyncio.Protocol):
         self.started: Final = self.engine.now()
         self.wall: Final = self.engine.wall()
         self.moved = self.started
-        self.timer: Final = Timer(self._due)
+        self.timer = self.engine.wheel.timer(self._due)
 
     # The transport says:
 
@@ -263,6 +263,7 @@ class Session(asyncio.Protocol):
     def _due(self, now: float) -> None:
         if self.closing:
             self._abort()  # what is left to send is not read
+            self._let_go()
         elif now >= self.wait_until:
             self._go_on(now)
         elif now >= self.moved + self.plan.idle_timeout > self.moved:
@@ -310,6 +311,13 @@ class Session(asyncio.Protocol):
             sink.session(self)
         if self.upstream is None or self.upstream.transport is not None:
             self._give_back()
+        if self.timer.deadline == NEVER:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Nothing is left to wait for: hold on to nobody who holds on to us."""
+        self.timer = self.engine.wheel.give_back(self.timer)
+        self.upstream = None
 
     def _abort(self) -> None:
         for transport in self._transports():

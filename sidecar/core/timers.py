@@ -3,6 +3,10 @@
 Arming is two stores in the common case.  A timer sits in the bucket of some moment (`slot`); moving
 its deadline later only changes `deadline`, and when the bucket comes up the timer is put into a
 later one.  Only a deadline before the slot costs an insertion.
+
+A timer that is due never stays in its bucket for as long as it was armed for: an hour, with the idle
+timeout of listeners.  So what comes and goes (connections, streams) takes a timer of the wheel and
+gives it back: whose it was is let go of at once, and there are only ever as many as are in use.
 """
 
 import heapq
@@ -38,6 +42,9 @@ def _nobody(now: float) -> None:
     """Is called by no timer: a retired one is due never."""
 
 
+NONE: Final = Timer(_nobody)  # what is still said to who has given its timer back
+
+
 @final
 class Wheel:
     """Buckets of timers by the tick in which they are due.
@@ -46,13 +53,29 @@ class Wheel:
     is told of a callback that raises, whose fault must not keep the others of its tick waiting.
     """
 
-    __slots__ = ("_buckets", "_heap", "_wake", "bug")
+    __slots__ = ("_buckets", "_heap", "_spare", "_wake", "bug")
 
     def __init__(self, wake: Callable[[float], None]) -> None:
         self._buckets: Final[dict[int, list[Timer]]] = {}
         self._heap: Final[list[int]] = []
+        self._spare: Final[list[Timer]] = []
         self._wake: Final = wake
         self.bug: Callable[[str, BaseException], None] = lambda where, error: None
+
+    def timer(self, callback: Callable[[float], None]) -> Timer:
+        """Return a timer that `give_back` is told of when it is used no more."""
+        if not self._spare:
+            return Timer(callback)
+        timer = self._spare.pop()
+        timer.callback = callback
+        return timer
+
+    def give_back(self, timer: Timer) -> Timer:
+        """Take `timer` for others; return what stands in its place."""
+        if timer is not NONE:
+            timer.retire()
+            self._spare.append(timer)
+        return NONE
 
     def arm(self, timer: Timer, deadline: float) -> None:
         """Make `timer` due at `deadline`, in place of what it was due at."""

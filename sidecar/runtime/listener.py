@@ -10,7 +10,6 @@ from sidecar.core.http2_server import Http2Server
 from sidecar.core.lifetimes import Lifetimes
 from sidecar.core.plan import OUTBOUND, SIMPLE
 from sidecar.core.tcp import Session
-from sidecar.core.timers import Timer
 from sidecar.core.types import Caller, Connection, ListenerState
 from sidecar.errors import DownstreamError, IdentityError
 from sidecar.identity.spiffe import peer_identity
@@ -49,7 +48,7 @@ class Front(asyncio.Protocol):
         self._buffer = b""
         self._rule = ""  # of the listener, that allows no further connection of this caller
         self._state = PROXY
-        self._timer: Final = Timer(self._due)
+        self._timer = listener.engine.wheel.timer(self._due)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Somebody has connected."""
@@ -107,7 +106,7 @@ class Front(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone before it was served."""
-        self._timer.stop()
+        self._timer = self._listener.engine.wheel.give_back(self._timer)
         self._listener.connections.discard(self)
         self._state = SERVED
 
@@ -307,7 +306,7 @@ class Front(asyncio.Protocol):
 
     def _gone(self) -> None:
         self._state = SERVED
-        self._timer.stop()
+        self._timer = self._listener.engine.wheel.give_back(self._timer)
         self._listener.connections.discard(self)
 
     def _give_up(self) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sidecar.core.timers import NEVER, TICK, Timer, Wheel
+from sidecar.core.timers import NEVER, NONE, TICK, Timer, Wheel
 
 
 class Bench:
@@ -129,6 +129,40 @@ def test_a_retired_timer_calls_nobody_and_serves_another_when_armed_again(bench:
     bench.wheel.arm(timer, 2.0)
     bench.wheel.advance(2.5)
     assert [name for name, _ in bench.calls] == ["b"]
+
+
+def test_a_timer_given_back_serves_the_next_and_forgets_whose_it_was(bench: Bench) -> None:
+    def call(name: str) -> Timer:
+        return bench.wheel.timer(lambda now: bench.calls.append((name, now)))
+
+    first = call("a")
+    bench.wheel.arm(first, 5.0)
+    assert bench.wheel.give_back(first) is NONE
+    second = call("b")
+    assert second is first
+    bench.wheel.arm(second, 2.0)
+    third = call("c")
+    assert third is not second
+    bench.wheel.arm(third, 9.0)
+    bench.wheel.advance(6.0)
+    assert bench.calls == [("b", 6.0)]
+    bench.wheel.advance(9.5)
+    assert bench.calls == [("b", 6.0), ("c", 9.5)]
+
+
+def test_a_timer_given_back_twice_is_not_two(bench: Bench) -> None:
+    timer = bench.wheel.timer(lambda now: None)
+    timer = bench.wheel.give_back(timer)
+    timer = bench.wheel.give_back(timer)
+    assert timer is NONE
+    assert bench.wheel.timer(lambda now: None) is not bench.wheel.timer(lambda now: None)
+
+
+def test_what_stands_in_for_a_timer_given_back_calls_nobody(bench: Bench) -> None:
+    timer = bench.wheel.give_back(bench.timer("a"))
+    bench.wheel.arm(timer, 1.0)
+    bench.wheel.advance(2.0)
+    assert bench.calls == []
 
 
 def test_an_empty_wheel_asks_for_nothing(bench: Bench) -> None:
