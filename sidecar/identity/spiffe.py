@@ -44,6 +44,12 @@ def workload(identity: str) -> str:
     return account.partition("/")[0] if found else "unknown"
 
 
+# What certificates say, by their octets.  The peers of a workload are few and come again; whether a
+# certificate holds is found out in every handshake.
+_READ: Final[dict[bytes, tuple[str, str]]] = {}
+_MANY: Final = 1024  # about 1 MB
+
+
 def peer_identity(tls: ssl.SSLObject) -> tuple[str, str]:
     """Return the peer's SPIFFE ID and the SHA-256 of its certificate, in hex.
 
@@ -54,11 +60,17 @@ def peer_identity(tls: ssl.SSLObject) -> tuple[str, str]:
     der = tls.getpeercert(binary_form=True)
     if not der:
         raise IdentityError("peer-no-certificate", "the peer showed no certificate")
+    known = _READ.get(der)
+    if known is not None:
+        return known
     parsed: Any = tls.getpeercert() or {}
     uris = [value for kind, value in parsed.get("subjectAltName", ()) if kind == "URI"]
     if len(uris) != 1 or not is_spiffe_id(uris[0]):
         raise IdentityError("peer-no-identity", f"expected one SPIFFE ID, got {uris!r}")
-    return uris[0], hashlib.sha256(der).hexdigest()
+    if len(_READ) >= _MANY:
+        _READ.clear()
+    known = _READ[der] = uris[0], hashlib.sha256(der).hexdigest()
+    return known
 
 
 def refusal(error: ssl.SSLError) -> IdentityError:

@@ -27,12 +27,20 @@ class NamedTls(ssl.SSLObject):
 
 @final
 class ServerTls:
-    """How callers are met; whether `context` demands a certificate is the listener's `mtls`."""
+    """How callers are met; whether `context` demands a certificate is the listener's `mtls`.
 
-    __slots__ = ("context",)
+    With mTLS, `context` knows no roots: from those that a context knows OpenSSL builds the chain of
+    our own certificate anew in every handshake, verifies it (a fifth of the handshake) and sends
+    the root along, for the caller to parse.  So a connection begins with `context` and goes on with
+    `verifying`, once our certificate is out and before the caller's is read.  Each is whole but for
+    that: `context` alone refuses every caller, `verifying` alone is merely slower.
+    """
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    __slots__ = ("context", "verifying")
+
+    def __init__(self, context: ssl.SSLContext, verifying: ssl.SSLContext | None = None) -> None:
         self.context: Final = context
+        self.verifying: Final = verifying
 
 
 @final
@@ -54,11 +62,19 @@ def server_tls(
     Raises:
         IdentityError: `bad-key-material`.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    _prepare(context, certificate, key)
-    _trust(context, roots)
-    context.verify_mode = ssl.CERT_REQUIRED
-    return _serving(context, ALPN["auto"], notes_names=notes_names)
+
+    def make() -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        _prepare(context, certificate, key)
+        context.verify_mode = ssl.CERT_REQUIRED
+        # A ticket would let a caller back in after its certificate has expired, and with OpenSSL
+        # 3.0 the making of two costs more than a third of the handshake (docs/decisions).
+        context.num_tickets = 0
+        return _serving(context, ALPN["auto"], notes_names=notes_names)
+
+    verifying = make()
+    _trust(verifying, roots)
+    return ServerTls(make(), verifying)
 
 
 def simple_server_tls(
@@ -71,19 +87,20 @@ def simple_server_tls(
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     _prepare(context, certificate, key)
+    context.num_tickets = 1  # as many as a caller uses up, if it uses any
     # What opaque octets mean is no matter of ours, so nothing is agreed on about them.
-    return _serving(context, WEB if is_http else (), notes_names=notes_names)
+    return ServerTls(_serving(context, WEB if is_http else (), notes_names=notes_names))
 
 
 def _serving(
     context: ssl.SSLContext, protocols: tuple[str, ...], *, notes_names: bool
-) -> ServerTls:
+) -> ssl.SSLContext:
     if protocols:
         context.set_alpn_protocols(list(protocols))
     if notes_names:
         context.sslobject_class = NamedTls
         context.sni_callback = _note_name
-    return ServerTls(context)
+    return context
 
 
 def asked_name(tls: ssl.SSLObject) -> str:

@@ -174,7 +174,11 @@ class Front(asyncio.Protocol):
         self._state = HANDSHAKE
         self._arm(plan.handshake_timeout)
         layer = Tls(
-            plan.tls.context, server_side=True, on_ready=self._ready, on_failed=self._failed
+            plan.tls.context,
+            server_side=True,
+            verifying=plan.tls.verifying,
+            on_ready=self._ready,
+            on_failed=self._failed,
         )
         data, self._buffer = self._buffer, b""
         raw = self._raw

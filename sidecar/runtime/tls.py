@@ -25,6 +25,7 @@ class Tls(asyncio.Transport, asyncio.Protocol):
 
     `on_ready(tls)` is called after the handshake and returns the protocol to serve (None: refuse);
     `on_failed(error)` when it fails.  Each is called at most once, and one of them always is.
+    `verifying` is the context that a server reads the caller's certificate by (`ServerTls`).
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Tls(asyncio.Transport, asyncio.Protocol):
         "_raw",
         "_ready",
         "_shut",
+        "_verifying",
         "ssl",
     )
 
@@ -48,6 +50,7 @@ class Tls(asyncio.Transport, asyncio.Protocol):
         *,
         server_side: bool,
         server_name: str | None = None,
+        verifying: ssl.SSLContext | None = None,
         on_ready: Callable[["Tls"], asyncio.Protocol | None],
         on_failed: Callable[[IdentityError], None],
     ) -> None:
@@ -58,6 +61,7 @@ class Tls(asyncio.Transport, asyncio.Protocol):
         )
         self._on_ready: Final = on_ready
         self._on_failed: Final = on_failed
+        self._verifying = verifying
         self._raw: asyncio.Transport | None = None
         self._app: asyncio.Protocol | None = None
         self._ready = False
@@ -69,10 +73,11 @@ class Tls(asyncio.Transport, asyncio.Protocol):
     # The plain transport says:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin the handshake."""
+        """Begin the handshake; a server waits for the caller's hello."""
         transport = cast("asyncio.Transport", transport)  # uvloop does not inherit it
         self._raw = transport
-        self._handshake()
+        if not self.ssl.server_side:
+            self._handshake()
 
     def data_received(self, data: bytes) -> None:
         """Octets of TLS records."""
@@ -97,6 +102,7 @@ class Tls(asyncio.Transport, asyncio.Protocol):
             app.connection_lost(exc)
         elif not self._ready:
             self._fail(IdentityError("tls-handshake-failed", "the peer closed the connection"))
+        del self.ssl  # 60 KiB, which would last for as long as somebody holds us
 
     def pause_writing(self) -> None:
         """The peer reads slowly."""
@@ -163,7 +169,7 @@ class Tls(asyncio.Transport, asyncio.Protocol):
         if self._raw is not None and not self._raw.is_closing():
             self._raw.resume_reading()
             if self._incoming.pending or self.ssl.pending():
-                asyncio.get_running_loop().call_soon(self._pump)
+                asyncio.get_running_loop().call_soon(self._go_on)
 
     def is_reading(self) -> bool:
         """Say whether octets are taken from the peer."""
@@ -202,20 +208,29 @@ class Tls(asyncio.Transport, asyncio.Protocol):
             self.ssl.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
+            if self._verifying is not None:  # our own certificate is out: see `ServerTls`
+                self.ssl.context, self._verifying = self._verifying, None
             return
         except ssl.SSLError as error:
             self._flush()  # the alert that tells the peer why
             self._fail(refusal(error))
             return
-        self._flush()
         self._ready = True
-        app = self._on_ready(self)
+        on_ready = self._on_ready
+        del self._on_ready, self._on_failed  # who made us holds us: a cycle, each of 60 KiB
+        app = on_ready(self)
         if app is None:
             self.close()
             return
         self._app = app
         app.connection_made(self)
+        if self._outgoing.pending:  # the last of the handshake, unless it went with the first data
+            self._flush()
         if self._incoming.pending or self.ssl.pending():
+            self._pump()
+
+    def _go_on(self) -> None:
+        if not self._closing:
             self._pump()
 
     def _pump(self) -> None:
@@ -284,7 +299,9 @@ class Tls(asyncio.Transport, asyncio.Protocol):
         self._closing = True
         if self._raw is not None:
             self._raw.close()
-        self._on_failed(error)
+        on_failed = self._on_failed
+        del self._on_ready, self._on_failed
+        on_failed(error)
 
     def _broken(self, error: ssl.SSLError) -> None:
         """A record that is none, or an alert: for a client, often why our certificate was refused."""

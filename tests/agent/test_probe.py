@@ -451,7 +451,8 @@ async def test_grpclib_is_understood(service: str, method: str, failure: str) ->
 
 
 def context(secret: Secret, *protocols: str) -> ssl.SSLContext:
-    made = server_tls(secret.certificate, secret.key, secret.roots).context
+    made = server_tls(secret.certificate, secret.key, secret.roots).verifying
+    assert made is not None
     made.set_alpn_protocols(list(protocols))
     return made
 
