@@ -144,7 +144,7 @@ CASES: Final = (
     Case("churn", "mtls", "a new mTLS connection for every request",
          Load("wrk", close=True), (hop("mtls-in", workload="catalog"),), caller=True,
          unit="connection"),
-    Case("churn", "tls", "a new TLS connection for every request, each with a whole handshake",
+    Case("churn", "tls", "a new TLS connection for every request; the caller resumes where it is given a ticket",
          Load("wrk", close=True, tls=True), (hop("tls-in", workload="catalog"),), unit="connection"),
     Case("connections", "1", "HTTP/1.1 over one connection: no two requests at a time",
          Load("wrk", connections=1), direct=True),

@@ -30,7 +30,7 @@ class ServerTls:
     """How callers are met; whether `context` demands a certificate is the listener's `mtls`.
 
     With mTLS, `context` knows no roots: from those that a context knows OpenSSL builds the chain of
-    our own certificate anew in every handshake, verifies it (a fifth of the handshake) and sends
+    our own certificate anew in every handshake, verifies it (12 % of the handshake) and sends
     the root along, for the caller to parse.  So a connection begins with `context` and goes on with
     `verifying`, once our certificate is out and before the caller's is read.  Each is whole but for
     that: `context` alone refuses every caller, `verifying` alone is merely slower.
@@ -68,7 +68,7 @@ def server_tls(
         _prepare(context, certificate, key)
         context.verify_mode = ssl.CERT_REQUIRED
         # A ticket would let a caller back in after its certificate has expired, and with OpenSSL
-        # 3.0 the making of two costs more than a third of the handshake (docs/decisions).
+        # 3.0 the making of two costs 30 % of the handshake (docs/decisions).
         context.num_tickets = 0
         return _serving(context, ALPN["auto"], notes_names=notes_names)
 

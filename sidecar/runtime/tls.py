@@ -102,7 +102,7 @@ class Tls(asyncio.Transport, asyncio.Protocol):
             app.connection_lost(exc)
         elif not self._ready:
             self._fail(IdentityError("tls-handshake-failed", "the peer closed the connection"))
-        del self.ssl  # 60 KiB, which would last for as long as somebody holds us
+        del self.ssl  # OpenSSL's memory, which would last for as long as somebody holds us
 
     def pause_writing(self) -> None:
         """The peer reads slowly."""
@@ -217,7 +217,7 @@ class Tls(asyncio.Transport, asyncio.Protocol):
             return
         self._ready = True
         on_ready = self._on_ready
-        del self._on_ready, self._on_failed  # who made us holds us: a cycle, each of 60 KiB
+        del self._on_ready, self._on_failed  # who made us holds us: a cycle
         app = on_ready(self)
         if app is None:
             self.close()
