@@ -35,8 +35,9 @@ def requests(heads: list[bytes], wanted: tuple[bytes, ...] = ()) -> Case:
         begin = time.process_time()
         for number in range(count):
             found = read(heads[number % size])
+            assert found is not None
             for name in wanted:
-                found[0].get(name)  # type: ignore[index] # whole, as they all are
+                found[0].get(name)
         return time.process_time() - begin
 
     return run

@@ -14,9 +14,8 @@ from typing import Any, Final, cast, final
 from sidecar.errors import IdentityError
 from sidecar.identity.spiffe import refusal
 
-READ_SIZE: Final = (
-    16384  # octets: a record (RFC 8446 §5.1), which is all that OpenSSL returns at once
-)
+# Octets: a record (RFC 8446 §5.1), which is all that OpenSSL returns at once.
+READ_SIZE: Final = 16384
 
 
 @final

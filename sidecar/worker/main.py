@@ -58,9 +58,7 @@ from sidecar.traffic.lease import Ask
 REPORT_INTERVAL: Final = 1.0  # seconds between reports of numbers
 DRAIN_CHECK: Final = 0.05  # seconds between looks at whether all is finished
 ORPHAN_RETRY: Final = 5.0  # seconds until an orphan tries again to be found
-BATCH: Final = (
-    32  # exchanges that sinks are told of at once: what formatting them takes, 0.1 ms, nobody feels
-)
+BATCH: Final = 32  # exchanges that sinks are told of at once; their lines take 0.1 ms
 
 
 @final
@@ -416,6 +414,8 @@ def main() -> None:
     They are the descriptor of the agent's socket, which worker this is, and the directory for the
     socket of an orphan.
     """
+    if len(sys.argv) != 4:
+        sys.exit("sidecar.worker: a worker is started by its agent; run `sidecar run CONFIG`")
     channel, index, state_dir = sys.argv[1:]
     # The agent asks for this before it ends a worker that is stuck: the stacks say where.
     faulthandler.register(DUMP, all_threads=True, chain=False)
