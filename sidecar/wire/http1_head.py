@@ -63,7 +63,7 @@ class HeadReader:
     def __init__(self, max_size: int = MAX_HEAD_SIZE, max_fields: int = MAX_FIELDS) -> None:
         self.max_size: Final = max_size
         self.max_fields: Final = max_fields
-        self._most: Final = max_fields + 1  # lines
+        self._most: Final = max_fields + 1  # lines; cut no further, however many there are
         self._requests: Final = Lines(REQUEST_NAMES, is_request=True)
         self._responses: Final = Lines(RESPONSE_NAMES, is_request=False)
         self._statuses: Final[dict[bytes, tuple[int, int, bytes]]] = {}
@@ -81,12 +81,14 @@ class HeadReader:
         if end < 0:
             self._check_part(data, b"request")
             return None
+        if end + 4 > self.max_size:
+            raise self._too_large(data, b"request")
         begin = 2 if data[:2] == b"\r\n" else 0  # one empty line before it (RFC 9112 §2.2)
-        lines = data[begin:end].split(b"\r\n")
+        lines = data[begin:end].split(b"\r\n", self._most)
         start = lines[0]
         match = _REQUEST_LINE.fullmatch(start)
-        if match is None or end + 4 > self.max_size or len(lines) > self._most:
-            raise self._refusal(start, data, end, b"request")
+        if match is None or len(lines) > self._most:
+            raise self._refusal(match, start, b"request")
         method, target, minor = match.groups()
         del lines[0]
         known = self._requests
@@ -117,11 +119,13 @@ class HeadReader:
         if end < 0:
             self._check_part(data, b"response")
             return None
-        lines = data[:end].split(b"\r\n")
+        if end + 4 > self.max_size:
+            raise self._too_large(data, b"response")
+        lines = data[:end].split(b"\r\n", self._most)
         start = lines[0]
         status = self._statuses.get(start) or self._status(start)
-        if status is None or end + 4 > self.max_size or len(lines) > self._most:
-            raise self._refusal(start, data, end, b"response")
+        if status is None or len(lines) > self._most:
+            raise self._refusal(status, start, b"response")
         del lines[0]
         known = self._responses
         parts = [known[line] for line in lines]
@@ -169,12 +173,9 @@ class HeadReader:
             return DownstreamError("target-too-long", f"no line end in {self.max_size} octets")
         return DownstreamError("head-too-large", f"more than {self.max_size} octets")
 
-    def _refusal(self, start: bytes, data: bytes, end: int, kind: bytes) -> SidecarError:
-        """Return what is wrong with a head whose first line or size is."""
-        if end + 4 > self.max_size:
-            return self._too_large(data, kind)
-        pattern = _REQUEST_LINE if kind == b"request" else _STATUS_LINE
-        if pattern.fullmatch(start) is None:
+    def _refusal(self, read: object, start: bytes, kind: bytes) -> SidecarError:
+        """Return what is wrong with a head whose first line, as it was `read`, or number of fields is."""
+        if read is None:
             return _reason(start, kind)
         return DownstreamError("too-many-fields", f"more than {self.max_fields} fields")
 
