@@ -190,7 +190,8 @@ class Fields:
             return _written(pairs, self.spelling, host, chunked)
         way = id(pairs), self.spelling, host, chunked
         known = _lines.get(way)
-        if known is None or known[0] is not pairs:
+        if known is None:
+            # With the pairs themselves, so that nothing else can have their id.
             known = pairs, _written(pairs, self.spelling, host, chunked)
             if len(known[1]) <= _LONG:
                 if len(_lines) >= _MAX_LINES:

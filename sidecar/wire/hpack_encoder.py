@@ -66,10 +66,10 @@ class _Codes(dict[Field, bytes]):
     entry comes or goes, because the indices of all others change, and fills again by use.
     """
 
-    __slots__ = ("_inserted", "_names", "_numbers", "_seen", "_string", "_used", "lists", "size")
+    __slots__ = ("_inserted", "_lists", "_names", "_numbers", "_seen", "_string", "_used", "size")
 
     def __init__(self, string: Callable[[bytes], bytes], size: int) -> None:
-        self.lists: dict[int, tuple[object, bytes, bool]] = {}  # see `Encoder.known`
+        self._lists: dict[int, tuple[object, bytes, bool]] = {}  # see `known`
         self.size = size  # octets of the table, by the last update
         self._string = string
         self._used = 0
@@ -146,11 +146,30 @@ class _Codes(dict[Field, bytes]):
     def _evict(self) -> None:
         """Take the oldest entries out until the rest fits; what was known of indices is void."""
         self.clear()
-        self.lists.clear()
+        self._lists.clear()
         while self._used > self.size:
             oldest = next(iter(self._numbers))
             del self._numbers[oldest]
             self._used -= len(oldest[0]) + len(oldest[1]) + OVERHEAD
+
+    def known(self, fields: tuple[Field, ...]) -> bytes:
+        """Return the octets of fields that come again, as the very same tuple.
+
+        They are remembered once they have been the same twice, with the table as it stands, and
+        without changing it: before, the fields are still on their way into it.
+        """
+        lists = self._lists
+        last = lists.get(id(fields))
+        if last is not None and last[2]:
+            return last[1]
+        inserted = self._inserted
+        block = b"".join(map(self.__getitem__, fields))
+        if inserted == self._inserted and len(block) <= _LONG_LIST:
+            if last is None and len(lists) >= _MAX_LISTS:
+                lists.clear()
+            # With the fields themselves, so that nothing else can have their id.
+            lists[id(fields)] = fields, block, last is not None and last[1] == block
+        return block
 
     def resize(self, size: int) -> None:
         """Let the table have `size` octets from now on."""
@@ -166,12 +185,13 @@ class Encoder:
     nothing out.  Never indexed are `Sensitive` fields, credentials and short cookies.
     """
 
-    __slots__ = ("_codes", "_least", "_max_table", "code", "wanted")
+    __slots__ = ("_codes", "_least", "_max_table", "code", "known", "wanted")
 
     def __init__(self, max_table: int = DEFAULT_TABLE, *, huffman: bool = False) -> None:
         self._max_table = max_table
         self._codes = _Codes(_huffman_string if huffman else _string, DEFAULT_TABLE)
         self.code = self._codes.__getitem__
+        self.known = self._codes.known
         self.wanted: int | None = None  # the next block says this size
         self._least = DEFAULT_TABLE  # and before it this one, if it is less
         if max_table < DEFAULT_TABLE:
@@ -187,25 +207,6 @@ class Encoder:
         if self.wanted is None:
             return b"".join(map(self.code, fields))
         return self._updates(self.wanted) + b"".join(map(self.code, fields))
-
-    def known(self, fields: tuple[Field, ...]) -> bytes:
-        """Return the octets of fields that come again, as the very same tuple.
-
-        They are remembered once they have been the same twice, with the table as it stands: before,
-        the fields are still on their way into it.
-        """
-        lists = self._codes.lists
-        number = id(fields)
-        last = lists.get(number)
-        if last is not None and last[0] is fields and last[2]:
-            return last[1]
-        block = b"".join(map(self.code, fields))
-        if len(block) <= _LONG_LIST:
-            if last is None and len(lists) >= _MAX_LISTS:
-                lists.clear()
-            again = last is not None and last[0] is fields and last[1] == block
-            lists[number] = fields, block, again
-        return block
 
     def _updates(self, wanted: int) -> bytes:
         """Return the size updates that are due, the smallest size since the last block first."""

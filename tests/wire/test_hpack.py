@@ -235,11 +235,14 @@ def test_the_encoder_never_fills_more_than_the_size_in_force(
 @given(
     st.lists(ANY_FIELDS, min_size=1, max_size=4).map(tuple),
     st.lists(st.lists(ANY_FIELDS, max_size=3), max_size=30),
+    st.sampled_from([0, 40, 60, 100, 200, 4096]),
 )
 def test_a_tuple_that_comes_again_is_coded_as_the_table_stands(
-    again: tuple[Field, ...], between: list[list[Field]]
+    again: tuple[Field, ...], between: list[list[Field]], table: int
 ) -> None:
     encoder, decoder = Encoder(), Decoder(max_fields=1000)
+    encoder.limit(table)  # also one in which the fields push each other out
+    assert decoder.decode(encoder.encode([])) == []
     for fields in between:
         block = encoder.known(again) + b"".join(map(encoder.code, fields))
         assert decoder.decode(block) == [*again, *fields]
@@ -251,12 +254,12 @@ def test_tuples_take_no_more_memory_than_their_room() -> None:
     for _ in range(4):
         for fields in kept:
             assert decoder.decode(encoder.known(fields)) == list(fields)
-    assert len(encoder._codes.lists) <= 64
+    assert len(encoder._codes._lists) <= 64
     for _ in range(5):  # into the table, as an index, and so from then on
         assert decoder.decode(encoder.known(kept[0])) == list(kept[0])
     block = encoder.known(kept[0])
     assert len(block) == 1
-    assert encoder._codes.lists[id(kept[0])] == (kept[0], block, True)
+    assert encoder._codes._lists[id(kept[0])] == (kept[0], block, True)
     long = ((b"x-long", b"v" * 1100),)
     assert decoder.decode(encoder.known(long)) == list(long)
-    assert id(long) not in encoder._codes.lists
+    assert id(long) not in encoder._codes._lists
